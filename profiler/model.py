@@ -1,0 +1,346 @@
+"""The nouns that pass between the parts. Frozen dataclasses, standard library only.
+
+`Analysis` and `Manifest` are the two that are saved. Their JSON form is their fields, by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+ANALYSIS_SCHEMA = 1
+MANIFEST_SCHEMA = 1
+
+
+class Conclusion(enum.StrEnum):
+    NAMED = "named"
+    INCONCLUSIVE = "inconclusive"
+    NOT_REPRODUCED = "not-reproduced"
+
+
+EXIT_CODES = {Conclusion.NAMED: 0, Conclusion.INCONCLUSIVE: 3, Conclusion.NOT_REPRODUCED: 4}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLocation:
+    """A line of kernel source. `file` is relative to the kernel tree; a tuple of these is an
+    inline chain, innermost first."""
+
+    function: str
+    file: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One exact kernel and where its parts lie on this machine (None where a part is absent)."""
+
+    release: str  # uname -r
+    package_version: str  # "" for a build tree
+    build_id: str  # hex, from the GNU build-id note
+    arch: str  # "x86_64"
+    image: Path | None = None  # bootable bzImage
+    vmlinux: Path | None = None  # with DWARF
+    source: Path | None = None  # root of the kernel tree
+    modules: Path | None = None  # lib/modules/RELEASE
+    config: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeError:
+    """A malformed record: a value in the stream, counted and reported."""
+
+    offset: int  # bytes into the file, or line number (from 1) for text
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One perf event (attribute) of a recording."""
+
+    name: str
+    frequency: int  # samples a second asked for; 0 where a period was asked for
+    precise: int  # precise_ip, 0 to 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """perf samples as columns; row i of every column belongs to sample i, in file order.
+
+    `chain[chain_start[i]:chain_start[i + 1]]` is the kernel callchain of sample i, the sampled ip
+    first, then return addresses outwards; context markers and user addresses are left out.
+    """
+
+    ip: NDArray[np.uint64]
+    pid: NDArray[np.int32]
+    tid: NDArray[np.int32]
+    cpu: NDArray[np.int32]
+    time: NDArray[np.uint64]  # ns; 0 where not recorded
+    period: NDArray[np.uint64]
+    event: NDArray[np.int16]  # index into PerfRecording.events
+    in_kernel: NDArray[np.bool_]
+    comm: NDArray[np.int32]  # index into PerfRecording.comms
+    chain_start: NDArray[np.int64]  # length n + 1
+    chain: NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelMap:
+    """The kernel's text mapping as perf saw it (MMAP record of [kernel.kallsyms]_text)."""
+
+    start: int
+    length: int
+    pgoff: int  # address of the reference symbol (_text or _stext) as loaded
+    name: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PerfRecording:
+    """What a perf.data file or a perf script text holds."""
+
+    samples: Samples
+    events: tuple[Event, ...]
+    comms: tuple[str, ...]
+    parents: dict[int, int]  # pid → parent pid, from FORK records
+    lost: int
+    throttled: int
+    kernel_map: KernelMap | None = None
+    kernel_build_id: str = ""
+    os_release: str = ""
+    arch: str = ""
+    perf_version: str = ""
+    command_line: tuple[str, ...] = ()
+    decode_errors: tuple[DecodeError, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """What the load, or the counting of somebody's own program, saw. Written as load.json."""
+
+    calls: int
+    seconds: float
+    results: dict[str, int]  # "EADDRINUSE" → count; "0" stands for success
+    pid: int  # of the load's first process; its descendants belong to it
+    comm: str
+    stopped_by: str = "time"  # time, success, memory, error, signal
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The facts of a recording. Written last, so that its presence says the recording is whole."""
+
+    schema: int
+    created: str  # ISO 8601, UTC
+    syscall: str
+    errno: str
+    errno_number: int
+    scenario: str | None
+    program: list[str]  # the user's own program; empty with a scenario
+    target: str  # as asked: local, vm:6.1, ...
+    release: str
+    package_version: str
+    build_id: str
+    arch: str
+    kaslr_offset: int  # address of _text as loaded, less its link address in vmlinux
+    event: str  # "cpu-clock", "cycles:P"
+    frequency: int
+    seconds: float  # of recording
+    lost: int
+    throttled: int
+    commands: list[list[str]]  # run on the target, as argument lists
+    tool_versions: dict[str, str]
+    emulated: bool  # under TCG: samples land on translation-block heads
+    warnings: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return to_json(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Manifest:
+        return from_json(cls, data)
+
+
+# ---- the Analysis, as saved in analysis.json ----
+
+
+@dataclass(frozen=True, slots=True)
+class KernelId:
+    release: str
+    package_version: str
+    build_id: str
+    arch: str
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorSite:
+    """A place where a negative errno enters the value that is returned."""
+
+    function: str
+    file: str
+    line: int
+    address: str  # symbol+0xoffset
+    text: str | None = None  # the source line, where the source was at hand
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A conditional jump, the condition in the source, and the side taken."""
+
+    function: str
+    file: str
+    line: int
+    address: str  # symbol+0xoffset
+    condition: str | None  # source text of the condition
+    outcome: bool | None  # the value the condition had; None where only the jump is known
+    inlined_from: list[SourceLocation] = field(default_factory=list)  # outwards
+
+
+@dataclass(frozen=True, slots=True)
+class ChainLink:
+    """One call on the way from syscall entry to the origin; `file` and `line` are where it was called from."""
+
+    function: str
+    file: str
+    line: int
+    inlined: bool
+    address: str  # of the call, symbol+0xoffset; "" for the entry
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    site: ErrorSite
+    branch: Branch | None
+    probability: float
+    excluded_by: str | None  # why it is out, in words; None for the one named
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceNote:
+    """What one rung contributed, in words."""
+
+    source: str  # samples, callchains, return-value, ...
+    says: str
+    excluded: int  # candidates it ruled out
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SampleCounts:
+    total: int
+    in_load: int
+    in_kernel: int  # of those in the load
+    lost: int
+    throttled: int = 0
+    on_path: int = 0
+    unexplained: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class InlinedSamples:
+    """Samples of code inlined into a line, by its own place."""
+
+    function: str
+    file: str
+    line: int
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatedLine:
+    line: int
+    text: str | None
+    samples: int  # of this line and what was inlined into it
+    low: float  # 95% interval of the share of the function's samples
+    high: float
+    on_path: bool | None  # None where there is no code or it is not known
+    marks: list[str] = field(default_factory=list)  # "error-site", "branch", "call"
+    inlined: list[InlinedSamples] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatedFunction:
+    """A function on the path, line by line, in the order of its file."""
+
+    function: str
+    file: str
+    samples: int
+    lines: list[AnnotatedLine]
+    inlined: bool = False  # shown by its own file though inlined into another
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """What was concluded from a recording. `functions` run from syscall entry to the origin."""
+
+    schema: int
+    tool_version: str
+    syscall: str
+    errno: str
+    errno_number: int
+    kernel: KernelId
+    conclusion: Conclusion
+    reason: str  # the verdict as one plain sentence
+    error_site: ErrorSite | None
+    branch: Branch | None
+    confidence: float
+    chain: list[ChainLink]
+    candidates: list[Candidate]
+    evidence: list[EvidenceNote]
+    samples: SampleCounts
+    functions: list[AnnotatedFunction]
+    manifest: Manifest | None  # None for an import
+    load: LoadResult | None
+    warnings: list[str] = field(default_factory=list)
+    next_steps: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return to_json(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Analysis:
+        """Raises KeyError, TypeError or ValueError on data of another shape."""
+        return from_json(cls, data)
+
+
+def to_json(value: Any) -> Any:
+    """A dataclass and what it holds, as JSON's own types."""
+    return dataclasses.asdict(value)
+
+
+def from_json(cls: Any, data: Any) -> Any:
+    """The inverse of `to_json`, led by the annotations of `cls`.
+
+    Unknown keys are ignored (an older program reads what a newer one added); a missing field without
+    a default raises TypeError, a value of the wrong kind TypeError or ValueError.
+    """
+    origin = typing.get_origin(cls)
+    if origin in (types.UnionType, typing.Union):
+        if data is None:
+            return None
+        return from_json(next(arm for arm in typing.get_args(cls) if arm is not type(None)), data)
+    if origin is list:
+        (item,) = typing.get_args(cls)
+        return [from_json(item, element) for element in data]
+    if origin is dict:
+        return dict(data)
+    if dataclasses.is_dataclass(cls):
+        hints = typing.get_type_hints(cls)
+        known = {f.name for f in dataclasses.fields(cls)}
+        return typing.cast(type, cls)(**{k: from_json(hints[k], v) for k, v in data.items() if k in known})
+    if cls is float:
+        return float(data)
+    if isinstance(cls, type) and issubclass(cls, enum.Enum):
+        return cls(data)
+    if not isinstance(data, cls):
+        raise TypeError(f"expected {cls.__name__}, found {type(data).__name__}")
+    return data
