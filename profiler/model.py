@@ -163,11 +163,12 @@ class Manifest:
     warnings: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        return to_json(self)
+        return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Manifest:
-        return from_json(cls, data)
+        manifest: Manifest = from_json(cls, data)
+        return manifest
 
 
 # ---- the Analysis, as saved in analysis.json ----
@@ -304,17 +305,13 @@ class Analysis:
     next_steps: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        return to_json(self)
+        return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Analysis:
         """Raises KeyError, TypeError or ValueError on data of another shape."""
-        return from_json(cls, data)
-
-
-def to_json(value: Any) -> Any:
-    """A dataclass and what it holds, as JSON's own types."""
-    return dataclasses.asdict(value)
+        analysis: Analysis = from_json(cls, data)
+        return analysis
 
 
 def from_json(cls: Any, data: Any) -> Any:
@@ -323,24 +320,23 @@ def from_json(cls: Any, data: Any) -> Any:
     Unknown keys are ignored (an older program reads what a newer one added); a missing field without
     a default raises TypeError, a value of the wrong kind TypeError or ValueError.
     """
-    origin = typing.get_origin(cls)
+    origin, arms = typing.get_origin(cls), typing.get_args(cls)
+    value: Any = data
     if origin in (types.UnionType, typing.Union):
-        if data is None:
-            return None
-        return from_json(next(arm for arm in typing.get_args(cls) if arm is not type(None)), data)
-    if origin is list:
-        (item,) = typing.get_args(cls)
-        return [from_json(item, element) for element in data]
-    if origin is dict:
-        return dict(data)
-    if dataclasses.is_dataclass(cls):
+        inner = next(arm for arm in arms if arm is not type(None))
+        value = None if data is None else from_json(inner, data)
+    elif origin is list:
+        value = [from_json(arms[0], element) for element in data]
+    elif origin is dict:
+        value = dict(data)
+    elif dataclasses.is_dataclass(cls):
         hints = typing.get_type_hints(cls)
         known = {f.name for f in dataclasses.fields(cls)}
-        return typing.cast(type, cls)(**{k: from_json(hints[k], v) for k, v in data.items() if k in known})
-    if cls is float:
-        return float(data)
-    if isinstance(cls, type) and issubclass(cls, enum.Enum):
-        return cls(data)
-    if not isinstance(data, cls):
+        value = typing.cast(type, cls)(**{k: from_json(hints[k], v) for k, v in data.items() if k in known})
+    elif cls is float:
+        value = float(data)
+    elif issubclass(cls, enum.Enum):
+        value = cls(data)
+    elif not isinstance(data, cls):
         raise TypeError(f"expected {cls.__name__}, found {type(data).__name__}")
-    return data
+    return value

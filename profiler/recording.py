@@ -16,6 +16,7 @@ so that a directory under the asked name is a finished recording.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from profiler.errors import InputError, UsageError
-from profiler.model import ANALYSIS_SCHEMA, MANIFEST_SCHEMA, Analysis, LoadResult, Manifest, from_json, to_json
+from profiler.model import ANALYSIS_SCHEMA, MANIFEST_SCHEMA, Analysis, LoadResult, Manifest, from_json
 
 MANIFEST = "manifest.json"
 PERF_DATA = "perf.data"
@@ -66,13 +67,14 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """The whole content or nothing, whatever happens meanwhile."""
     data = content.encode() if isinstance(content, str) else content
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    partial = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        partial.chmod(0o644)
+        partial.replace(path)
     except BaseException:
-        os.unlink(name)
+        partial.unlink()
         raise
 
 
@@ -89,7 +91,7 @@ def read_manifest(directory: Path) -> Manifest:
 
 
 def write_load(directory: Path, load: LoadResult) -> None:
-    write_atomically(directory / LOAD, json.dumps(to_json(load), indent=1) + "\n")
+    write_atomically(directory / LOAD, json.dumps(dataclasses.asdict(load), indent=1) + "\n")
 
 
 def read_load(directory: Path) -> LoadResult:
