@@ -1,0 +1,171 @@
+"""python3 -m loadgen SCENARIO --seconds S --result load.json [--loop LIBRARY] [--no-wait] [--calls N]
+python3 -m loadgen --list [--json]
+
+Sets the failure up, prints "ready PID", waits for a line on standard input (or its end), loops, writes a
+LoadResult. Exit code 0 when the loop ran, whatever it saw; an error's own code otherwise.
+No argparse and no profiler.model: under emulation their imports cost more than all the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from loadgen import loop
+from loadgen.scenario import Call, Scenario
+from loadgen.setup import Setup
+from profiler.errors import MissingError, ProfilerError, RecordError, UsageError
+
+USAGE = "usage: python3 -m loadgen SCENARIO --seconds S --result FILE [--loop LIBRARY] [--no-wait] [--calls N]"
+VALUES = ("--seconds", "--result", "--loop", "--calls")
+SWITCHES = ("--no-wait", "--list", "--json")
+
+
+def main(arguments: list[str]) -> int:
+    try:
+        options, names = parse(arguments)
+        if "--list" in options:
+            list_scenarios(as_json="--json" in options)
+            return 0
+        if len(names) != 1:
+            raise UsageError(USAGE)
+        run_scenario(find_scenario(names[0]), options)
+    except ProfilerError as error:
+        sys.stderr.write(f"whyerrno-load: {error}\n")
+        return error.exit_code
+    return 0
+
+
+def parse(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
+    options: dict[str, str] = {}
+    names: list[str] = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument in VALUES:
+            options[argument] = next(remaining, "")
+        elif argument in SWITCHES:
+            options[argument] = ""
+        elif argument.startswith("-"):
+            raise UsageError(f"unknown option {argument}", hint=USAGE)
+        else:
+            names.append(argument)
+    return options, names
+
+
+def find_scenario(name: str) -> Scenario:
+    """Raises UsageError, with the nearest name, for one that does not exist."""
+    from loadgen.scenarios import SCENARIOS
+
+    if name in SCENARIOS:
+        return SCENARIOS[name]
+    import difflib  # slow to import
+
+    nearest = difflib.get_close_matches(name, SCENARIOS, 1, 0)
+    raise UsageError(f"no scenario {name!r}", hint=f"did you mean {nearest[0]}?")
+
+
+def list_scenarios(*, as_json: bool) -> None:
+    from loadgen.scenarios import SCENARIOS
+
+    if as_json:
+        import json
+
+        sys.stdout.write(json.dumps([each.to_json() for each in SCENARIOS.values()], indent=1) + "\n")
+        return
+    for each in SCENARIOS.values():
+        sys.stdout.write(f"{each.name:28} {each.syscall:20} {each.errno:14} {each.summary}\n")
+
+
+def run_scenario(scenario: Scenario, options: dict[str, str]) -> None:
+    seconds = number(options, "--seconds", scenario.seconds)
+    calls_limit = int(number(options, "--calls", 0))
+    if not options.get("--result"):
+        raise UsageError("--result is missing", hint=USAGE)
+    library = loop.load_library(options.get("--loop") or build())
+    terminate_by_exception()
+    with Setup() as setup:
+        call = prepared(scenario, setup)
+        planned = loop.plan(call, setup, seconds, calls_limit)
+        announce(wait="--no-wait" not in options)
+        outcome = loop.run(library, planned)
+    write_result(options["--result"], outcome)
+
+
+def number(options: dict[str, str], name: str, default: float) -> float:
+    try:
+        value = float(options.get(name, default))
+    except ValueError:
+        raise UsageError(f"{name} takes a number, not {options[name]!r}") from None
+    if not 0 <= value < 1e9:
+        raise UsageError(f"{name} takes a number from 0, not {value:g}")
+    return value
+
+
+def build() -> str:
+    from pathlib import Path  # slow to import
+
+    from loadgen.build import loop_library
+
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return str(loop_library(Path(cache).expanduser() / "whyerrno"))
+
+
+def terminate_by_exception() -> None:
+    """SIGTERM while setting up or waiting undoes the set-up, as SIGINT does; the loop itself sees both."""
+    import signal
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGINT, leave)
+
+
+def prepared(scenario: Scenario, setup: Setup) -> Call:
+    try:
+        return scenario.prepare(setup)
+    except PermissionError as error:
+        raise MissingError(f"{scenario.name} lacks a permission to set up: {error}", hint="run it as root") from error
+    except OSError as error:
+        raise RecordError(f"{scenario.name} could not be set up: {error}") from error
+
+
+def announce(*, wait: bool) -> None:
+    sys.stdout.write(f"ready {os.getpid()}\n")
+    sys.stdout.flush()
+    if wait:
+        sys.stdin.readline()
+
+
+def write_result(path: str, outcome: loop.Outcome) -> None:
+    import json
+
+    result = {  # the fields of profiler.model.LoadResult
+        "calls": outcome.calls,
+        "seconds": outcome.elapsed_ns / 1e9,
+        "results": loop.results(outcome),
+        "pid": os.getpid(),
+        "comm": loop.COMM,
+        "stopped_by": loop.STOPPED_BY[outcome.stopped_by],
+        "message": message(outcome),
+    }
+    partial = f"{path}.partial"
+    with open(partial, "w", encoding="ascii") as file:
+        json.dump(result, file, indent=1)
+        file.write("\n")
+    os.replace(partial, path)
+
+
+def message(outcome: loop.Outcome) -> str:
+    stopped_by = loop.STOPPED_BY[outcome.stopped_by]
+    if stopped_by == "success":
+        return f"call {outcome.calls} succeeded and returned {outcome.success_result}; the loop stopped there"
+    if stopped_by == "memory":
+        return "the machine ran short of memory, and pausing did not bring it back"
+    if stopped_by == "error":
+        return f"the loop could not enter its cgroup: {os.strerror(outcome.error)}"
+    return f"paused {outcome.pauses} times for memory" if outcome.pauses else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,223 @@
+/* The tight loop: one system call, over and over, until time, a signal, a success or memory says stop.
+ *
+ * Built as a shared library and called through ctypes, so that nothing but this file runs between the
+ * first and the last call. The layouts of `struct plan` and `struct outcome` are mirrored in loop.py.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/sysinfo.h>
+#include <time.h>
+#include <unistd.h>
+
+/* What differs between architectures is data: the instruction and the registers it speaks through. */
+#if defined(__x86_64__)
+#include "syscall_x86_64.h"
+#else
+#error "no syscall_ARCH.h for this architecture yet: add one beside syscall_x86_64.h"
+#endif
+
+#define ERRNOS 4096
+#define NO_SYSCALL (-1)
+
+#define BATCH_MAX 65536
+#define BATCH_GOAL_NS 2000000LL          /* look at the clock about every 2 ms */
+#define MEMORY_CHECK_NS 20000000LL       /* look at free memory every 20 ms */
+#define MEMORY_PAUSE_NS 10000000LL       /* let RCU free what the loop left behind */
+#define MEMORY_PATIENCE_NS 3000000000LL  /* give up when memory has not come back by then */
+
+enum stopped_by { BY_TIME, BY_SUCCESS, BY_MEMORY, BY_ERROR, BY_SIGNAL, BY_COUNT };
+
+struct plan {
+    int64_t number;
+    int64_t arguments[6];
+    int64_t undo_number; /* NO_SYSCALL: stop at the first success */
+    int64_t undo_arguments[6];
+    int64_t undo_result_position; /* which of undo_arguments takes the successful call's result */
+    int64_t duration_ns;
+    uint64_t calls_limit; /* 0: none */
+    uint64_t memory_floor; /* bytes that must stay available */
+    int64_t enter_descriptor; /* cgroup.procs to move into for the time of the loop, or -1 */
+    int64_t leave_descriptor; /* cgroup.procs to move back to, or -1 */
+    int64_t meminfo_descriptor; /* /proc/meminfo, opened before limits and lost rights could forbid it */
+    char comm[16];
+};
+
+struct outcome {
+    uint64_t calls;
+    uint64_t successes;
+    int64_t success_result;
+    int64_t elapsed_ns;
+    uint64_t pauses;
+    int64_t stopped_by;
+    int64_t error; /* errno of the loop's own trouble, with BY_ERROR */
+    uint64_t failures[ERRNOS];
+};
+
+static volatile sig_atomic_t signalled;
+
+static void note_signal(int number)
+{
+    signalled = number;
+}
+
+static inline __attribute__((always_inline)) int64_t raw_syscall(int64_t call, const int64_t *arguments)
+{
+    register int64_t number asm(SYSCALL_NUMBER_REGISTER) = call;
+    register int64_t a0 asm(SYSCALL_ARGUMENT_0) = arguments[0];
+    register int64_t a1 asm(SYSCALL_ARGUMENT_1) = arguments[1];
+    register int64_t a2 asm(SYSCALL_ARGUMENT_2) = arguments[2];
+    register int64_t a3 asm(SYSCALL_ARGUMENT_3) = arguments[3];
+    register int64_t a4 asm(SYSCALL_ARGUMENT_4) = arguments[4];
+    register int64_t a5 asm(SYSCALL_ARGUMENT_5) = arguments[5];
+    asm volatile(SYSCALL_INSTRUCTION
+                 : "+r"(number), "+r"(a0)
+                 : "r"(a1), "r"(a2), "r"(a3), "r"(a4), "r"(a5)
+                 : SYSCALL_CLOBBERS);
+    return SYSCALL_RESULT(number, a0);
+}
+
+static int64_t now_ns(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * 1000000000LL + time.tv_nsec;
+}
+
+static void sleep_ns(int64_t duration)
+{
+    struct timespec time = {duration / 1000000000LL, duration % 1000000000LL};
+    nanosleep(&time, NULL);
+}
+
+/* MemAvailable of /proc/meminfo in bytes; 0 when it cannot be read. */
+static uint64_t available_memory(int64_t meminfo)
+{
+    char text[512];
+    ssize_t length = pread((int)meminfo, text, sizeof text - 1, 0);
+    text[length > 0 ? length : 0] = 0;
+    const char *line = strstr(text, "MemAvailable:");
+    return line ? strtoull(line + strlen("MemAvailable:"), NULL, 10) * 1024 : 0;
+}
+
+/* sysinfo() is cheap and knows free pages only; page cache that could be dropped is asked for just when they are few. */
+static int memory_is_short(const struct plan *plan)
+{
+    struct sysinfo info;
+    if (sysinfo(&info) == 0 && (uint64_t)info.freeram * info.mem_unit >= plan->memory_floor)
+        return 0;
+    return available_memory(plan->meminfo_descriptor) < plan->memory_floor;
+}
+
+/* Objects freed through RCU pile up while this loop keeps the CPU: sleep until they are gone. 0 when they never go. */
+static int wait_for_memory(const struct plan *plan, struct outcome *outcome)
+{
+    int64_t deadline = now_ns() + MEMORY_PATIENCE_NS;
+    while (memory_is_short(plan)) {
+        if (signalled || now_ns() > deadline)
+            return 0;
+        outcome->pauses++;
+        sleep_ns(MEMORY_PAUSE_NS);
+    }
+    return 1;
+}
+
+static void undo_success(const struct plan *plan, int64_t result)
+{
+    int64_t arguments[6];
+    memcpy(arguments, plan->undo_arguments, sizeof arguments);
+    arguments[plan->undo_result_position] = result;
+    raw_syscall(plan->undo_number, arguments);
+}
+
+/* Up to `size` calls; 0 when a success ends the loop. */
+static int run_batch(const struct plan *plan, struct outcome *outcome, uint64_t size)
+{
+    const struct plan mine = *plan; /* so that the compiler need not reload it after each call */
+    for (uint64_t i = 0; i < size; i++) {
+        int64_t result = raw_syscall(mine.number, mine.arguments);
+        outcome->calls++;
+        if (__builtin_expect((uint64_t)result > -(uint64_t)ERRNOS, 1)) {
+            outcome->failures[-result]++;
+            continue;
+        }
+        outcome->successes++;
+        outcome->success_result = result;
+        if (mine.undo_number == NO_SYSCALL)
+            return 0;
+        undo_success(&mine, result);
+    }
+    return 1;
+}
+
+/* The batch that would have taken BATCH_GOAL_NS, approached by doubling and halving. */
+static uint64_t next_batch(uint64_t size, int64_t took)
+{
+    if (took < BATCH_GOAL_NS / 2 && size < BATCH_MAX)
+        return size * 2;
+    return took > BATCH_GOAL_NS * 2 && size > 1 ? size / 2 : size;
+}
+
+static enum stopped_by loop_until_stopped(const struct plan *plan, struct outcome *outcome)
+{
+    int64_t started = now_ns(), now = started, next_memory_check = started;
+    uint64_t size = 1;
+    for (;;) {
+        if (now >= next_memory_check) {
+            if (!wait_for_memory(plan, outcome))
+                return signalled ? BY_SIGNAL : BY_MEMORY;
+            next_memory_check = now + MEMORY_CHECK_NS;
+        }
+        if (signalled)
+            return BY_SIGNAL;
+        if (plan->calls_limit && plan->calls_limit - outcome->calls < size)
+            size = plan->calls_limit - outcome->calls;
+        if (!run_batch(plan, outcome, size))
+            return BY_SUCCESS;
+        int64_t before = now;
+        now = now_ns();
+        if (now - started >= plan->duration_ns)
+            return BY_TIME;
+        if (plan->calls_limit && outcome->calls >= plan->calls_limit)
+            return BY_COUNT;
+        size = next_batch(size, now - before);
+    }
+}
+
+static void catch_signals(struct sigaction *old_interrupt, struct sigaction *old_terminate)
+{
+    struct sigaction action = {.sa_handler = note_signal};
+    signalled = 0;
+    sigaction(SIGINT, &action, old_interrupt);
+    sigaction(SIGTERM, &action, old_terminate);
+}
+
+/* Writing "0" to cgroup.procs moves the writer itself. */
+static int enter_cgroup(int64_t descriptor)
+{
+    return descriptor < 0 || write((int)descriptor, "0", 1) == 1;
+}
+
+/* Runs the plan in the calling thread and fills `outcome`, whose pages are touched before the loop begins. */
+void whyerrno_loop(const struct plan *plan, struct outcome *outcome)
+{
+    struct sigaction old_interrupt, old_terminate;
+    memset(outcome, 0, sizeof *outcome);
+    catch_signals(&old_interrupt, &old_terminate);
+    prctl(PR_SET_NAME, plan->comm);
+    int64_t started = now_ns();
+    if (enter_cgroup(plan->enter_descriptor)) {
+        outcome->stopped_by = loop_until_stopped(plan, outcome);
+        enter_cgroup(plan->leave_descriptor);
+    } else {
+        outcome->stopped_by = BY_ERROR;
+        outcome->error = errno;
+    }
+    outcome->elapsed_ns = now_ns() - started;
+    sigaction(SIGINT, &old_interrupt, NULL);
+    sigaction(SIGTERM, &old_terminate, NULL);
+}

@@ -1,0 +1,92 @@
+"""loop.c's structures, and the call into it."""
+
+from __future__ import annotations
+
+import ctypes
+import errno as errno_names
+import os
+
+from loadgen.scenario import Call
+from loadgen.setup import Setup
+from profiler.errors import RecordError
+
+COMM = "whyerrno-load"
+STOPPED_BY = ("time", "success", "memory", "error", "signal", "count")
+ERRNOS = 4096
+NO_SYSCALL = -1
+MEMORY_FLOOR = 96 << 20  # bytes; below it perf and the shell begin to suffer in a small guest
+
+
+class Plan(ctypes.Structure):
+    _fields_ = [
+        ("number", ctypes.c_int64),
+        ("arguments", ctypes.c_int64 * 6),
+        ("undo_number", ctypes.c_int64),
+        ("undo_arguments", ctypes.c_int64 * 6),
+        ("undo_result_position", ctypes.c_int64),
+        ("duration_ns", ctypes.c_int64),
+        ("calls_limit", ctypes.c_uint64),
+        ("memory_floor", ctypes.c_uint64),
+        ("enter_descriptor", ctypes.c_int64),
+        ("leave_descriptor", ctypes.c_int64),
+        ("meminfo_descriptor", ctypes.c_int64),
+        ("comm", ctypes.c_char * 16),
+    ]
+
+
+class Outcome(ctypes.Structure):
+    _fields_ = [
+        ("calls", ctypes.c_uint64),
+        ("successes", ctypes.c_uint64),
+        ("success_result", ctypes.c_int64),
+        ("elapsed_ns", ctypes.c_int64),
+        ("pauses", ctypes.c_uint64),
+        ("stopped_by", ctypes.c_int64),
+        ("error", ctypes.c_int64),
+        ("failures", ctypes.c_uint64 * ERRNOS),
+    ]
+
+
+def plan(call: Call, setup: Setup, seconds: float, calls_limit: int = 0, memory_floor: int = MEMORY_FLOOR) -> Plan:
+    undo = call.undo
+    cgroup = setup.cgroup
+    return Plan(
+        number=call.number,
+        arguments=(ctypes.c_int64 * 6)(*call.words),
+        undo_number=undo.number if undo else NO_SYSCALL,
+        undo_arguments=(ctypes.c_int64 * 6)(*(undo.words if undo else [])),
+        undo_result_position=undo.result_position if undo else 0,
+        duration_ns=int(seconds * 1e9),
+        calls_limit=calls_limit,
+        memory_floor=memory_floor,
+        enter_descriptor=cgroup.enter if cgroup else -1,
+        leave_descriptor=cgroup.leave if cgroup else -1,
+        meminfo_descriptor=setup.meminfo,
+        comm=COMM.encode(),
+    )
+
+
+def load_library(path: str) -> ctypes.CDLL:
+    """Raises RecordError where the file is no library for this machine."""
+    try:
+        library = ctypes.CDLL(os.path.abspath(path))  # pathlib is slow to import
+        library.whyerrno_loop.argtypes = [ctypes.POINTER(Plan), ctypes.POINTER(Outcome)]
+        library.whyerrno_loop.restype = None
+    except (OSError, AttributeError) as error:
+        raise RecordError(f"the load's library does not load: {error}", hint="let whyerrno build it anew") from error
+    return library
+
+
+def run(library: ctypes.CDLL, planned: Plan) -> Outcome:
+    outcome = Outcome()
+    library.whyerrno_loop(ctypes.byref(planned), ctypes.byref(outcome))
+    return outcome
+
+
+def results(outcome: Outcome) -> dict[str, int]:
+    """Errno name → count; "0" stands for success. A number stands for an errno that has no name."""
+    counts = {"0": outcome.successes} if outcome.successes else {}
+    for number, count in enumerate(outcome.failures):
+        if count:
+            counts[errno_names.errorcode.get(number, str(number))] = count
+    return counts

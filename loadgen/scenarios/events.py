@@ -1,0 +1,59 @@
+"""Timers, epoll, inotify and futexes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+
+from loadgen.scenario import Call, scenario
+from loadgen.setup import Setup
+from loadgen.structures import EpollEvent, ITimerSpec
+
+CLOCK_MONOTONIC = 1
+EPOLL_CTL_ADD = 1
+FUTEX_WAIT_PRIVATE = 128
+
+
+@scenario(
+    "timerfd-settime-einval",
+    "EINVAL",
+    "A billion nanoseconds where 999999999 is the most. A wrong flag and a descriptor of another kind say EINVAL too.",
+)
+def timerfd_settime_einval(setup: Setup) -> Call:
+    libc = ctypes.CDLL(None)
+    timer = setup.owned(libc.timerfd_create(CLOCK_MONOTONIC, os.O_CLOEXEC))
+    return Call("timerfd_settime", timer, 0, ITimerSpec(value_nanoseconds=1_000_000_000), None)
+
+
+@scenario(
+    "epoll-ctl-eexist",
+    "EEXIST",
+    "The descriptor is in the epoll set already: found by a search of a tree, after a good many other checks.",
+)
+def epoll_ctl_eexist(setup: Setup) -> Call:
+    reading, _ = setup.pipe()
+    polling = select.epoll()
+    setup.at_end(polling.close)
+    polling.register(reading, select.EPOLLIN)
+    return Call("epoll_ctl", polling.fileno(), EPOLL_CTL_ADD, reading, EpollEvent(select.EPOLLIN, reading))
+
+
+@scenario(
+    "inotify-add-watch-einval",
+    "EINVAL",
+    "A watch for no event at all: the mask has none of the bits that inotify knows.",
+)
+def inotify_add_watch_einval(setup: Setup) -> Call:
+    libc = ctypes.CDLL(None)
+    watching = setup.owned(libc.inotify_init1(os.O_CLOEXEC))
+    return Call("inotify_add_watch", watching, setup.directory(), 0)
+
+
+@scenario(
+    "futex-eagain",
+    "EAGAIN",
+    "A wait for a value that the futex no longer has: the race that every lock must lose sometimes.",
+)
+def futex_eagain(setup: Setup) -> Call:
+    return Call("futex", ctypes.c_uint32(1), FUTEX_WAIT_PRIVATE, 2, None, None, 0)

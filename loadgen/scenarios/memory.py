@@ -1,0 +1,80 @@
+"""Memory: mappings, locked pages, and io_uring's rings."""
+
+from __future__ import annotations
+
+from loadgen.scenario import RESULT, Call, scenario
+from loadgen.setup import PAGE, Setup
+from loadgen.structures import IoUringParams
+
+PROT_READ_WRITE = 3
+MAP_ANONYMOUS = 0x20
+MADV_GUARD_INSTALL = 102  # since Linux 6.13
+MFD_EXEC = 0x10  # since Linux 6.3
+IORING_MAX_ENTRIES = 32768
+
+
+@scenario(
+    "io-uring-setup-enomem",
+    "ENOMEM",
+    "The rings of 32768 entries do not fit the caller's cgroup (memory.max), though the machine has memory to "
+    "spare. The man page's ENOMEM hides a dozen allocations and two kinds of limit.",
+    needs_root=True,
+)
+def io_uring_setup_enomem(setup: Setup) -> Call:
+    setup.memory_cgroup(memory_max="1M")
+    return Call("io_uring_setup", IORING_MAX_ENTRIES, IoUringParams(), undo=Call("close", RESULT))
+
+
+@scenario(
+    "io-uring-setup-einval",
+    "EINVAL",
+    "One entry more than the most that a ring may have, without IORING_SETUP_CLAMP. io_uring_setup has more than "
+    "ten ways to say EINVAL, spread over three functions.",
+)
+def io_uring_setup_einval(setup: Setup) -> Call:
+    return Call("io_uring_setup", IORING_MAX_ENTRIES + 1, IoUringParams())
+
+
+@scenario(
+    "mmap-einval",
+    "EINVAL",
+    "An anonymous mapping that is neither shared nor private. The check is the default of a switch deep in do_mmap, "
+    "after a dozen others with the same errno.",
+)
+def mmap_einval(setup: Setup) -> Call:
+    return Call("mmap", None, PAGE, PROT_READ_WRITE, MAP_ANONYMOUS, -1, 0)
+
+
+@scenario(
+    "mlock-enomem",
+    "ENOMEM",
+    "An ordinary user locks 1 MiB with RLIMIT_MEMLOCK at 4 KiB. ENOMEM here means the limit, not a lack of memory, "
+    "nor an unmapped range, which give the same errno.",
+)
+def mlock_enomem(setup: Setup) -> Call:
+    size = 1 << 20
+    address = setup.anonymous_memory(size)
+    setup.limit("RLIMIT_MEMLOCK", 4096)
+    setup.unprivileged()
+    return Call("mlock", address, size)
+
+
+@scenario(
+    "madvise-einval",
+    "EINVAL",
+    "MADV_GUARD_INSTALL, which Linux knows since 6.13: older kernels refuse the advice as unknown, and nothing in "
+    "the errno says that the kernel is just too old.",
+    fails_before="6.13",
+)
+def madvise_einval(setup: Setup) -> Call:
+    return Call("madvise", setup.anonymous_memory(PAGE), PAGE, MADV_GUARD_INSTALL)
+
+
+@scenario(
+    "memfd-create-einval",
+    "EINVAL",
+    "MFD_EXEC, which Linux knows since 6.3: older kernels refuse the flag as unknown.",
+    fails_before="6.3",
+)
+def memfd_create_einval(setup: Setup) -> Call:
+    return Call("memfd_create", "whyerrno", MFD_EXEC)

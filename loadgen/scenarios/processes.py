@@ -1,0 +1,118 @@
+"""Processes, their rights, and the calls that only the privileged may make."""
+
+from __future__ import annotations
+
+import ctypes
+
+from loadgen.scenario import Call, scenario
+from loadgen.setup import Setup
+from loadgen.structures import BpfMapAttributes, CloneArguments, SchedulingParameter
+
+NO_PROCESS = 0x3FFFFFFF  # above the greatest pid_max
+INIT = 1
+CLONE_FS = 0x200
+CLONE_NEWNS = 0x20000
+PTRACE_ATTACH = 16
+PR_SET_NO_NEW_PRIVS = 38
+UNKNOWN_POLICY = 99
+KEYCTL_REVOKE = 3
+NO_KEY = 0x7FFFFFF0
+BPF_MAP_CREATE = 0
+BPF_MAP_TYPE_ARRAY = 2
+
+
+@scenario(
+    "mount-eperm",
+    "EPERM",
+    "An ordinary user mounts a tmpfs. The arguments are copied and the mount point is looked up first.",
+)
+def mount_eperm(setup: Setup) -> Call:
+    point = setup.subdirectory("point")
+    setup.unprivileged()
+    return Call("mount", "none", point, "tmpfs", 0, None)
+
+
+@scenario(
+    "unshare-eperm",
+    "EPERM",
+    "An ordinary user asks for a mount namespace of its own, without a user namespace to own it.",
+)
+def unshare_eperm(setup: Setup) -> Call:
+    setup.unprivileged()
+    return Call("unshare", CLONE_NEWNS)
+
+
+@scenario(
+    "bpf-eperm",
+    "EPERM",
+    "An ordinary user makes a BPF map while kernel.unprivileged_bpf_disabled is set, as distributions do.",
+)
+def bpf_eperm(setup: Setup) -> Call:
+    attributes = BpfMapAttributes(map_type=BPF_MAP_TYPE_ARRAY, key_size=4, value_size=4, max_entries=1)
+    setup.unprivileged()
+    return Call("bpf", BPF_MAP_CREATE, attributes, ctypes.sizeof(attributes))
+
+
+@scenario(
+    "ptrace-eperm",
+    "EPERM",
+    "An ordinary user attaches to init. User ids, capabilities, dumpability and Yama can each be the reason.",
+)
+def ptrace_eperm(setup: Setup) -> Call:
+    setup.unprivileged()
+    return Call("ptrace", PTRACE_ATTACH, INIT, None, None)
+
+
+@scenario(
+    "prctl-einval",
+    "EINVAL",
+    "PR_SET_NO_NEW_PRIVS with an argument that must be zero. The compiler merges the tails of prctl's many EINVALs.",
+)
+def prctl_einval(setup: Setup) -> Call:
+    return Call("prctl", PR_SET_NO_NEW_PRIVS, 1, 1, 0, 0)
+
+
+@scenario(
+    "clone3-einval",
+    "EINVAL",
+    "A new mount namespace and a shared working directory at once, which no kernel allows: no process is ever made.",
+)
+def clone3_einval(setup: Setup) -> Call:
+    arguments = CloneArguments(flags=CLONE_FS | CLONE_NEWNS)
+    return Call("clone3", arguments, ctypes.sizeof(arguments))
+
+
+@scenario(
+    "kill-esrch",
+    "ESRCH",
+    "A process number that nobody has. The errno is a start value that no process found came to change.",
+)
+def kill_esrch(setup: Setup) -> Call:
+    return Call("kill", NO_PROCESS, 0)
+
+
+@scenario(
+    "wait4-echild",
+    "ECHILD",
+    "A process without children waits for one.",
+)
+def wait4_echild(setup: Setup) -> Call:
+    return Call("wait4", -1, None, 0, None)
+
+
+@scenario(
+    "sched-setscheduler-einval",
+    "EINVAL",
+    "A scheduling policy that does not exist.",
+)
+def sched_setscheduler_einval(setup: Setup) -> Call:
+    return Call("sched_setscheduler", 0, UNKNOWN_POLICY, SchedulingParameter(priority=0))
+
+
+@scenario(
+    "keyctl-enokey",
+    "ENOKEY",
+    "A key serial number that does not exist. Keys that are revoked, expired or not readable have errnos of their own.",
+)
+def keyctl_enokey(setup: Setup) -> Call:
+    return Call("keyctl", KEYCTL_REVOKE, NO_KEY)

@@ -1,0 +1,63 @@
+"""System call numbers, as data by architecture (the kernel's syscall tables; x86-64: syscall_64.tbl)."""
+
+from __future__ import annotations
+
+import os
+
+from profiler.errors import MissingError
+
+NUMBERS: dict[str, dict[str, int]] = {
+    "x86_64": {
+        "read": 0,
+        "write": 1,
+        "close": 3,
+        "lseek": 8,
+        "mmap": 9,
+        "ioctl": 16,
+        "madvise": 28,
+        "connect": 42,
+        "sendto": 44,
+        "recvfrom": 45,
+        "socket": 41,
+        "bind": 49,
+        "getpeername": 52,
+        "setsockopt": 54,
+        "wait4": 61,
+        "kill": 62,
+        "fcntl": 72,
+        "ptrace": 101,
+        "sched_setscheduler": 144,
+        "mlock": 149,
+        "prctl": 157,
+        "mount": 165,
+        "futex": 202,
+        "epoll_ctl": 233,
+        "keyctl": 250,
+        "inotify_add_watch": 254,
+        "openat": 257,
+        "unlinkat": 263,
+        "unshare": 272,
+        "timerfd_settime": 286,
+        "accept4": 288,
+        "dup3": 292,
+        "pipe2": 293,
+        "renameat2": 316,
+        "memfd_create": 319,
+        "bpf": 321,
+        "copy_file_range": 326,
+        "io_uring_setup": 425,
+        "clone3": 435,
+    },
+}
+
+
+def machine() -> str:
+    return os.uname().machine
+
+
+def syscall_number(name: str, arch: str | None = None) -> int:
+    """Raises MissingError for an architecture that has no table yet, KeyError for a call no scenario uses."""
+    arch = arch or machine()
+    if arch not in NUMBERS:
+        raise MissingError(f"the load does not know {arch}'s system call numbers", hint=f"known: {', '.join(NUMBERS)}")
+    return NUMBERS[arch][name]
