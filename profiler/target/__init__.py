@@ -1,0 +1,64 @@
+"""Where the kernel under study runs.
+
+    target = open_target("vm:6.1", progress=print)         # local, vm:VERSION, vm:PATH
+    with target.session({"/work/job.json": Path("job.json")}) as session:
+        completed = session.run([session.python, "-m", "profiler.record", session.path("/work/job.json"), "out"],
+                                timeout=120, on_line=print)
+        session.get("out", Path("result"))                 # relative to session.workdir, or absolute
+
+In a guest a command is root's, `session.workdir` is /work and PYTHONPATH leads to `profiler.record` and `loadgen`.
+/tmp, /dev/shm and /mnt are three file systems (tmpfs) apart from the root's. cgroup v2 is at /sys/fs/cgroup with
+its controllers enabled, the loopback interface is up, users root and nobody exist, busybox's programs are in
+/usr/bin, and there is no modprobe.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+
+from profiler import lab
+from profiler.errors import MissingError, UsageError
+from profiler.model import Kernel
+from profiler.target.local import Local
+from profiler.target.session import Session, Target
+from profiler.target.vm import VirtualMachine
+
+__all__ = ["Session", "Target", "open_target"]
+
+Progress = Callable[[str, float | None], None]  # what is being done, and how much of it (0 to 1) where known
+
+
+def _quiet(phase: str, fraction: float | None) -> None:
+    """Report nothing."""
+
+
+def open_target(spec: str, *, progress: Progress = _quiet) -> Target:
+    """The target that a specification names. A `vm:VERSION` that is not here is fetched.
+
+    Raises UsageError for an unknown specification, MissingError where a kernel cannot be had.
+    """
+    kind, _, rest = spec.partition(":")
+    if spec == "local":
+        return Local()
+    if kind == "vm" and rest:
+        if rest[0].isdigit() and not Path(rest).is_dir():
+            return VirtualMachine(spec, _debian_kernel(rest))
+        return VirtualMachine(spec, lab.from_path(Path(rest)))
+    raise UsageError(f"there is no target {spec!r}", hint=f"{_nearest(spec)}targets are local, vm:VERSION and vm:PATH")
+
+
+def _debian_kernel(version: str) -> Kernel:
+    kernel = lab.find(version)
+    if kernel is None:
+        raise MissingError(f"no kernel {version} is on this machine", hint=f"whyerrno kernels fetch {version}")
+    return kernel
+
+
+def _nearest(spec: str) -> str:
+    if spec in ("vm", "vm:"):
+        return "a version is missing, as in vm:6.1; "
+    known = ["local", *(f"vm:{kernel.release.split('-')[0].rpartition('.')[0]}" for kernel in lab.list_cached())]
+    close = difflib.get_close_matches(spec, known, n=1, cutoff=0.4)
+    return f"did you mean {close[0]}? " if close else ""

@@ -1,0 +1,82 @@
+"""What recording on this machine needs. Each check returns None when all is well, else the MissingError to raise.
+
+Nothing is changed: a sysctl that is in the way is named, with the command that would set it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from profiler.errors import MissingError
+
+_CAP_SYS_ADMIN = 21
+_CAP_SYSLOG = 34
+_CAP_PERFMON = 38
+
+
+def perf_present() -> MissingError | None:
+    if shutil.which("perf"):
+        return None
+    return MissingError(
+        "perf is not on this machine", hint="install the package linux-perf (Ubuntu: linux-tools-generic)"
+    )
+
+
+def may_record() -> MissingError | None:
+    """System-wide recording of the kernel needs root, CAP_PERFMON, or perf_event_paranoid at -1.
+
+    Documentation/admin-guide/perf-security.rst: 0 and above keep an ordinary user from seeing all processors.
+    """
+    if has_capability(_CAP_PERFMON) or has_capability(_CAP_SYS_ADMIN):
+        return None
+    level = _sysctl("kernel/perf_event_paranoid")
+    if level is not None and level < 0:
+        return None
+    return MissingError(
+        f"this user may not record the whole machine (kernel.perf_event_paranoid is {level})",
+        hint="run as root, or: sudo sysctl kernel.perf_event_paranoid=-1; a vm: target needs neither",
+    )
+
+
+def sees_symbols() -> MissingError | None:
+    """Kernel addresses in /proc/kallsyms are zero for users that kptr_restrict keeps out."""
+    level = _sysctl("kernel/kptr_restrict")
+    shown = {0: has_capability(_CAP_SYSLOG) or (_sysctl("kernel/perf_event_paranoid") or 0) <= 1}
+    if level is None or shown.get(level, level == 1 and has_capability(_CAP_SYSLOG)):
+        return None
+    return MissingError(
+        f"kernel addresses are hidden from this user (kernel.kptr_restrict is {level})",
+        hint="run as root, or: sudo sysctl kernel.kptr_restrict=0; a vm: target needs neither",
+    )
+
+
+ALL: dict[str, Callable[[], MissingError | None]] = {
+    "perf is installed": perf_present,
+    "this user may record the whole machine": may_record,
+    "kernel addresses are visible": sees_symbols,
+}
+
+
+def require_all() -> None:
+    """Raise the first MissingError that a check finds."""
+    for check in ALL.values():
+        if error := check():
+            raise error
+
+
+def has_capability(number: int) -> bool:
+    """In the effective set of this process; bits as in linux/capability.h."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> number & 1)
+    return os.geteuid() == 0
+
+
+def _sysctl(name: str) -> int | None:
+    try:
+        return int(Path("/proc/sys", name).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None

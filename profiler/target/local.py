@@ -1,0 +1,125 @@
+"""This machine and its running kernel."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from profiler import process
+from profiler.errors import TargetError
+from profiler.lab import elf_note
+from profiler.model import Kernel
+from profiler.process import Completed
+from profiler.target import checks
+from profiler.target.session import Session
+
+# Where distributions put a running kernel's debug info and sources; %s is its release.
+_VMLINUX = (
+    "/usr/lib/debug/boot/vmlinux-%s",
+    "/usr/lib/debug/lib/modules/%s/vmlinux",
+    "/usr/lib/debug/usr/lib/modules/%s/vmlinux",
+    "/lib/modules/%s/build/vmlinux",
+    "/lib/modules/%s/vmlinux",
+    "/boot/vmlinux-%s",
+)
+_SOURCE = ("/lib/modules/%s/source", "/lib/modules/%s/build", "/usr/src/linux-%s", "/usr/src/linux-source-%s")
+_CONFIG = ("/boot/config-%s", "/lib/modules/%s/config", "/lib/modules/%s/build/.config")
+
+
+class Local:
+    spec = "local"
+    emulated = False
+
+    def kernel(self) -> Kernel | None:
+        """The running kernel; its parts are None where they are not in the usual places.
+
+        A vmlinux whose build id is not the running kernel's is not taken.
+        """
+        release = os.uname().release
+        build_id = elf_note.of_running_kernel()
+        return Kernel(
+            release=release,
+            package_version=_package_version(),
+            build_id=build_id,
+            arch=platform.machine(),
+            vmlinux=next((p for p in _existing(_VMLINUX, release) if elf_note.of_file(p) == build_id != ""), None),
+            source=next((p for p in _sources(release) if (p / "kernel/fork.c").is_file()), None),
+            config=next(iter(_existing(_CONFIG, release)), None),
+        )
+
+    @contextlib.contextmanager
+    def session(self, files: Mapping[str, Path]) -> Iterator[Session]:
+        """Raises MissingError, saying what to do, where recording is not possible here."""
+        checks.require_all()
+        directory = Path(tempfile.mkdtemp(prefix="whyerrno-local-"))
+        try:
+            yield LocalSession(directory, files)
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+class LocalSession:
+    console: Path | None = None
+
+    def __init__(self, directory: Path, files: Mapping[str, Path]) -> None:
+        self.workdir = str(directory)
+        self.python = sys.executable
+        self._files = {name: path.resolve() for name, path in files.items()}
+
+    def path(self, guest_path: str) -> str:
+        """A file that is on this machine already stays where it is."""
+        return str(self._files.get(guest_path, guest_path))
+
+    def run(self, argv: list[str], *, timeout: float, on_line: Callable[[str], None] | None = None) -> Completed:
+        packages = str(Path(__file__).resolve().parent.parent.parent)
+        pythonpath = os.pathsep.join(filter(None, (packages, os.environ.get("PYTHONPATH", ""))))
+        try:
+            return process.run(
+                argv,
+                timeout=timeout,
+                check=False,
+                cwd=Path(self.workdir),
+                env={"PYTHONPATH": pythonpath},
+                on_line=on_line,
+                merge=True,
+            )
+        except process.ProcessError as error:
+            raise TargetError(str(error)) from error
+
+    def put(self, local: Path, remote: str) -> None:
+        _copy(local, Path(self.workdir, remote))
+
+    def get(self, remote: str, local: Path) -> None:
+        source = Path(self.workdir, remote)
+        if not source.exists():
+            raise TargetError(f"{remote} was not made by the command that should have made it")
+        _copy(source, local)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, target)
+
+
+def _existing(patterns: tuple[str, ...], release: str) -> list[Path]:
+    return [path for path in (Path(pattern % release) for pattern in patterns) if path.exists()]
+
+
+def _sources(release: str) -> list[Path]:
+    version = ".".join(release.split("-", maxsplit=1)[0].split(".")[:2])
+    return [*_existing(_SOURCE, release), *_existing(_SOURCE, version)]
+
+
+def _package_version() -> str:
+    # #1 SMP PREEMPT_DYNAMIC Debian 6.1.192-2 (2026-11-16)
+    words = os.uname().version.split()
+    return words[words.index("Debian") + 1] if "Debian" in words[:-1] else ""
