@@ -155,7 +155,8 @@ def _ends(rows: NDArray[np.void], section_ends: list[int]) -> NDArray[np.uint64]
     following = np.searchsorted(boundaries, rows["value"], side="right")
     following = np.minimum(following, len(boundaries) - 1)
     reach = np.minimum(boundaries[following], rows["value"] + LONGEST_UNSIZED)
-    return np.where(rows["size"] > 0, rows["value"] + rows["size"], reach).astype(np.uint64)
+    ends: NDArray[np.uint64] = np.where(rows["size"] > 0, rows["value"] + rows["size"], reach).astype(np.uint64)
+    return ends
 
 
 def _labels_inside(rows: NDArray[np.void]) -> NDArray[np.bool_]:
