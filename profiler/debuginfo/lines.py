@@ -171,8 +171,10 @@ class _AssemblyLines:
 def _open_symcache(vmlinux: Vmlinux, cache_dir: Path) -> Any:
     from symbolic.debuginfo import Archive  # noqa: PLC0415  # only where lines are asked for
     from symbolic.exceptions import SymbolicError  # noqa: PLC0415
-    from symbolic.symcache import SYMCACHE_LATEST_VERSION, SymCache  # noqa: PLC0415
+    from symbolic.symcache import SYMCACHE_LATEST_VERSION  # noqa: PLC0415
+    from symbolic.symcache import SymCache as Untyped  # noqa: PLC0415
 
+    SymCache: Any = Untyped  # noqa: N806  # its methods have no annotations
     path = cache_dir / f"{vmlinux.build_id}-{version('symbolic')}-v{SYMCACHE_LATEST_VERSION}.symcache"
     try:
         return SymCache.open(os.fspath(path))
