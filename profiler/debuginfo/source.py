@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from functools import cached_property
 from pathlib import Path
 
@@ -80,18 +78,14 @@ class SourceTree:
 
     def _read(self, file: str) -> list[str] | None:
         path = self._inside(file)
-        if path is None:
-            return None
         try:
-            # O_NONBLOCK: opening a FIFO must not wait for a writer
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            # regular files only: opening a FIFO would wait for a writer
+            if path is None or not path.is_file() or path.stat().st_size > LARGEST_FILE:
+                return None
+            content = path.read_bytes()
         except OSError:
             return None
-        with os.fdopen(descriptor, "rb") as opened:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_FILE:
-                return None
-            return opened.read().decode("utf-8", "replace").replace("\r\n", "\n").split("\n")
+        return content.decode("utf-8", "replace").replace("\r\n", "\n").split("\n")
 
     def _inside(self, file: str) -> Path | None:
         if not file or "\0" in file or file.startswith("/") or ".." in file.split("/"):
