@@ -1,0 +1,148 @@
+"""What a report says of an Analysis, whatever the output: the headline, the origin, the notices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from profiler.model import Analysis, AnnotatedFunction, AnnotatedLine, Branch, Conclusion, ErrorSite
+from reports.visible import count, counted, percent, place, prose, visible
+
+LOST_IS_SEVERE = 0.05  # above this share of lost samples no versions are compared
+ERROR_SITE = "error-site"
+BRANCH = "branch"
+CALL = "call"
+
+CONCLUSION_WORDS = {
+    Conclusion.NAMED: "Named",
+    Conclusion.INCONCLUSIVE: "Inconclusive",
+    Conclusion.NOT_REPRODUCED: "Not reproduced",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something the reader must know before believing the rest."""
+
+    severe: bool
+    text: str
+
+
+def headline(analysis: Analysis) -> str:
+    """The verdict in one short line."""
+    call, errno = visible(analysis.syscall), visible(analysis.errno)
+    if analysis.conclusion is Conclusion.NOT_REPRODUCED:
+        return f"{call}() did not fail with {errno}"
+    if analysis.conclusion is Conclusion.NAMED and analysis.error_site is not None:
+        return f"{call}() fails with {errno} in {visible(analysis.error_site.function)}()"
+    return f"{call}() fails with {errno}, and the place is not certain"
+
+
+def kernel_name(analysis: Analysis) -> str:
+    """`Linux 6.1.0-56-cloud-amd64 (6.1.192-2), x86_64`"""
+    kernel = analysis.kernel
+    package = f" ({visible(kernel.package_version)})" if kernel.package_version else ""
+    arch = f", {visible(kernel.arch)}" if kernel.arch else ""
+    return f"Linux {visible(kernel.release) or 'of unknown release'}{package}{arch}"
+
+
+def branch_words(branch: Branch) -> str:
+    """What the deciding branch did, without its condition: `was true`."""
+    if branch.outcome is None:
+        return "decided"
+    return "was true" if branch.outcome else "was false"
+
+
+def branch_sentence(branch: Branch) -> str:
+    where = place(branch.file, branch.line)
+    if branch.condition is None:
+        return f"the conditional jump at {visible(branch.address) or where} decided"
+    return f"{prose(branch.condition)} {branch_words(branch)}"
+
+
+def lost_share(analysis: Analysis) -> float:
+    """Lost samples as a share of all that the kernel tried to write, 0 to 1."""
+    counts = analysis.samples
+    tried = counts.total + counts.lost
+    return counts.lost / tried if tried > 0 else 0.0
+
+
+def notices(analysis: Analysis) -> list[Notice]:
+    """Drops first, then every warning once, in order."""
+    found: list[Notice] = []
+    counts = analysis.samples
+    if counts.lost > 0:
+        share = lost_share(analysis)
+        text = f"{counted(counts.lost, 'sample')} lost ({percent(share)} of those taken): absence proves less."
+        found.append(Notice(share > LOST_IS_SEVERE, text))
+    if counts.throttled > 0:
+        text = f"perf was throttled {counted(counts.throttled, 'time')}: fewer samples than the frequency asked for."
+        found.append(Notice(True, text))
+    if counts.unexplained > 0.01 * counts.on_path:  # a stray sample is the rule, not news
+        share = counts.unexplained / (counts.on_path + counts.unexplained)
+        text = f"{percent(share)} of the samples in the functions shown ({count(counts.unexplained)}) lie off the path."
+        found.append(Notice(share > 0.05, text))
+    if analysis.manifest is not None and analysis.manifest.emulated:
+        found.append(
+            Notice(False, "Recorded under emulation: samples land on the first instruction of a translation block.")
+        )
+    warnings = [*analysis.warnings, *(analysis.manifest.warnings if analysis.manifest else [])]
+    return found + [Notice(False, prose(text)) for text in dict.fromkeys(warnings)]
+
+
+def origin_index(analysis: Analysis) -> int | None:
+    """Which of `analysis.functions` the error comes from; None where there is none to show."""
+    functions = analysis.functions
+    if not functions:
+        return None
+    for wanted in (analysis.error_site, analysis.branch):
+        for index in reversed(range(len(functions))):
+            if wanted is not None and _holds(functions[index], wanted):
+                return index
+    return len(functions) - 1
+
+
+def _holds(function: AnnotatedFunction, wanted: ErrorSite | Branch) -> bool:
+    return function.function == wanted.function and (not wanted.file or function.file == wanted.file)
+
+
+def marks_of(analysis: Analysis, function: AnnotatedFunction, line: AnnotatedLine) -> tuple[str, ...]:
+    """The line's own marks and those that follow from the verdict: branch, error-site, call, in that order."""
+    marks = set(line.marks)
+    if _is_at(analysis.error_site, function, line):
+        marks.add(ERROR_SITE)
+    if _is_at(analysis.branch, function, line):
+        marks.add(BRANCH)
+    return tuple(mark for mark in (BRANCH, ERROR_SITE, CALL) if mark in marks)
+
+
+def _is_at(wanted: ErrorSite | Branch | None, function: AnnotatedFunction, line: AnnotatedLine) -> bool:
+    return wanted is not None and line.line == wanted.line and _holds(function, wanted)
+
+
+def has_source(function: AnnotatedFunction) -> bool:
+    return any(line.text is not None for line in function.lines)
+
+
+def source_advice(analysis: Analysis) -> str:
+    """How to get the source text that is missing."""
+    if analysis.manifest is not None and analysis.manifest.target.startswith("vm:"):
+        version = visible(analysis.manifest.target.removeprefix("vm:"))
+        return f"whyerrno kernels fetch {version}, then analyze this recording again"
+    return "analyze again with the kernel source of exactly this build at hand"
+
+
+def load_lines(analysis: Analysis) -> list[tuple[str, int, float]]:
+    """(errno name or "success", count, share of the calls), most frequent first."""
+    if analysis.load is None:
+        return []
+    calls = sum(analysis.load.results.values()) or 1
+    ordered = sorted(analysis.load.results.items(), key=lambda item: (-item[1], item[0]))
+    return [("success" if name == "0" else visible(name), number, number / calls) for name, number in ordered]
+
+
+def sample_sentence(analysis: Analysis) -> str:
+    counts = analysis.samples
+    return (
+        f"{counted(counts.total, 'sample')}, {count(counts.in_load)} in the load, {count(counts.in_kernel)} of them in"
+        f" the kernel; {count(counts.lost)} lost, {count(counts.throttled)} throttled"
+    )

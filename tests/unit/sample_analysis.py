@@ -1,0 +1,359 @@
+"""Analyses made up for the report tests: an invented kernel with invented code, plain, hostile, huge and bare."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Set as AbstractSet
+
+from profiler.model import (
+    ANALYSIS_SCHEMA,
+    MANIFEST_SCHEMA,
+    Analysis,
+    AnnotatedFunction,
+    AnnotatedLine,
+    Branch,
+    Candidate,
+    ChainLink,
+    Conclusion,
+    ErrorSite,
+    EvidenceNote,
+    InlinedSamples,
+    KernelId,
+    LoadResult,
+    Manifest,
+    SampleCounts,
+    SourceLocation,
+)
+
+HOSTILE = (
+    "<script>document.title='owned'</script>",
+    '"><img src=x onerror="document.title=1">',
+    "'--><svg/onload=document.title=2>",
+    "\x1b[31mred\x1b]0;title\x07",
+    "line one\nline two\r\n",
+    "\u202egnirts desrever\u202c",
+    "javascript:document.title=3",
+    "$(touch /tmp/x);`id`",
+    "\ud800 lone half",
+    "[bold red]markup[/] {{ 7 * 7 }} $\\frac{1}{2}$",
+)
+
+_PARK = """\
+static int berth_park(struct harbour *h, struct boat *b, unsigned int slot)
+{
+\tstruct berth *berth;
+\tint err = -EINVAL;
+
+\t/*
+\t * A slot beyond the quay never existed; one that is
+\t * taken may be shared by boats of one fleet.
+\t */
+\tif (slot >= h->quay_length)
+\t\tgoto out;
+
+\tspin_lock(&h->lock);
+\tberth = berth_lookup(h, slot);
+\tif (!berth) {
+\t\terr = berth_create(h, slot);
+\t\tif (err)
+\t\t\tgoto out_unlock;
+\t\tberth = berth_lookup(h, slot);
+\t}
+
+\terr = -EADDRINUSE;
+\tif (berth->boat && !(boat_shares(b) && berth->shared))
+\t\tgoto out_unlock;
+
+\tberth->boat = b;
+\tberth->shared = boat_shares(b);
+\tharbour_log(h, "berth %u taken", slot);
+\terr = 0;
+
+out_unlock:
+\tspin_unlock(&h->lock);
+out:
+\treturn err;
+}"""
+_PARK_SAMPLES = {1: 310, 10: 95, 13: 420, 14: 1640, 15: 130, 22: 61, 23: 2890, 24: 12, 32: 510, 34: 140, 35: 205}
+_PARK_OFF = {11, 16, 17, 18, 19, 26, 27, 28, 29}
+_PARK_CODE = set(_PARK_SAMPLES) | _PARK_OFF
+
+_ENTRY = """\
+SYSCALL_DEFINE3(moor, int, fd, struct boat __user *, ub, unsigned int, slot)
+{
+\treturn __sys_moor(fd, ub, slot);
+}"""
+
+_MOOR = """\
+int __sys_moor(int fd, struct boat __user *ub, unsigned int slot)
+{
+\tstruct harbour *h;
+\tstruct boat b;
+\tint err;
+
+\th = harbour_from_fd(fd, &err);
+\tif (!h)
+\t\treturn err;
+\terr = boat_from_user(&b, ub);
+\tif (!err)
+\t\terr = h->ops->park(h, &b, slot);
+\tharbour_put(h);
+\treturn err;
+}"""
+
+
+def wilson(hits: int, total: int) -> tuple[float, float]:
+    """The 95% score interval of hits/total."""
+    if not total:
+        return 0.0, 0.0
+    z, share = 1.96, hits / total
+    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total)) / (1 + z * z / total)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def annotate(
+    function: str,
+    file: str,
+    first: int,
+    text: str,
+    samples: dict[int, int],
+    *,
+    off: AbstractSet[int] = frozenset(),
+    marks: dict[int, list[str]] | None = None,
+    inlined: dict[int, list[InlinedSamples]] | None = None,
+) -> AnnotatedFunction:
+    """Lines of `text` from line `first` on; `samples`, `off` and `marks` count lines from 1 within the text."""
+    total = sum(samples.values())
+    lines = []
+    for number, line in enumerate(text.split("\n"), 1):
+        hits = samples.get(number, 0)
+        low, high = wilson(hits, total)
+        on_path = True if number in samples else False if number in off else None
+        here, there = (marks or {}).get(number, []), (inlined or {}).get(number, [])
+        lines.append(AnnotatedLine(first + number - 1, line, hits, low, high, on_path, here, there))
+    return AnnotatedFunction(function, file, total, lines)
+
+
+def park_function(first: int = 412, file: str = "drivers/harbour/berth.c") -> AnnotatedFunction:
+    inlined = {
+        13: [InlinedSamples("queued_spin_lock", "include/harbour/lock.h", 88, 402)],
+        14: [
+            InlinedSamples("berth_lookup", "drivers/harbour/berth.c", 377, 1201),
+            InlinedSamples("tide_hash", "include/harbour/hash.h", 31, 439),
+        ],
+        23: [InlinedSamples("boat_shares", "include/harbour/boat.h", 64, 2204)],
+    }
+    marks = {23: ["branch"], 22: ["error-site"]}
+    return annotate("berth_park", file, first, _PARK, _PARK_SAMPLES, off=_PARK_OFF, marks=marks, inlined=inlined)
+
+
+def named() -> Analysis:
+    site = ErrorSite("berth_park", "drivers/harbour/berth.c", 433, "berth_park+0x9c", "err = -EADDRINUSE;")
+    condition = "berth->boat && !(boat_shares(b) && berth->shared)"
+    branch = Branch("berth_park", "drivers/harbour/berth.c", 434, "berth_park+0xb1", condition, True)
+    return Analysis(
+        schema=ANALYSIS_SCHEMA,
+        tool_version="0.1.0",
+        syscall="moor",
+        errno="EADDRINUSE",
+        errno_number=98,
+        kernel=KernelId("6.1.0-99-harbour-amd64", "6.1.999-1", "9f3c1e07aa5d4b8890c2d1e6f7a8b9c0d1e2f3a4", "x86_64"),
+        conclusion=Conclusion.NAMED,
+        reason="moor() returns EADDRINUSE because the slot's berth already has a boat, and the two do not both share.",
+        error_site=site,
+        branch=branch,
+        confidence=0.987,
+        chain=[
+            ChainLink("__x64_sys_moor", "", 0, False, ""),
+            ChainLink("__do_sys_moor", "drivers/harbour/moor.c", 201, True, "__x64_sys_moor+0x14"),
+            ChainLink("__sys_moor", "drivers/harbour/moor.c", 203, False, "__x64_sys_moor+0x22"),
+            ChainLink("berth_park", "drivers/harbour/moor.c", 182, False, "__sys_moor+0x6e"),
+        ],
+        candidates=_candidates(site, branch),
+        evidence=[
+            EvidenceNote(
+                "samples", "The best-weighted path through berth_park explains 6,412 of 6,413 samples.", 2, 0.41
+            ),
+            EvidenceNote("callchains", "Every sample of berth_park was called from __sys_moor+0x6e.", 1, 0.02),
+            EvidenceNote("return-value", "The value returned is the constant -98, set before the branch.", 1, 0.0),
+        ],
+        samples=SampleCounts(80123, 39876, 38015, 0, 0, 6412, 1),
+        functions=[
+            annotate("__x64_sys_moor", "drivers/harbour/moor.c", 201, _ENTRY, {1: 800, 3: 2103}),
+            annotate(
+                "__sys_moor",
+                "drivers/harbour/moor.c",
+                171,
+                _MOOR,
+                {1: 310, 7: 2105, 8: 40, 10: 3307, 11: 60, 12: 950, 13: 700, 15: 55},
+                off={9},
+                marks={12: ["call"]},
+            ),
+            park_function(),
+        ],
+        manifest=_manifest(),
+        load=LoadResult(10_482_113, 10.02, {"EADDRINUSE": 10_482_113}, 311, "whyerrno-load"),
+        warnings=[],
+        next_steps=["Read drivers/harbour/berth.c from line 433 on: the boat that holds the slot is berth->boat."],
+    )
+
+
+def _candidates(site: ErrorSite, branch: Branch) -> list[Candidate]:
+    file = "drivers/harbour/berth.c"
+    create = ErrorSite("berth_create", file, 398, "berth_create+0x31", "return -EADDRINUSE;")
+    fleet = ErrorSite("fleet_admit", "drivers/harbour/fleet.c", 77, "fleet_admit+0x1f", "return -EADDRINUSE;")
+    moved = ErrorSite("berth_move", file, 509, "berth_move+0x2a", None)
+    exists = Branch("berth_create", file, 397, "berth_create+0x2c", "berth_exists(h, slot)", True)
+    return [
+        Candidate(site, branch, 0.987, None),
+        Candidate(
+            create, exists, 0.012, "The call at line 427 lies on a branch with no samples where 214 were expected."
+        ),
+        Candidate(fleet, None, 0.001, "fleet_admit never appears in a callchain."),
+        Candidate(moved, None, 0.0, "berth_move is not reached from this system call."),
+    ]
+
+
+def _manifest() -> Manifest:
+    return Manifest(
+        schema=MANIFEST_SCHEMA,
+        created="2026-11-23T10:15:00Z",
+        syscall="moor",
+        errno="EADDRINUSE",
+        errno_number=98,
+        scenario="moor-eaddrinuse",
+        program=[],
+        target="vm:6.1",
+        release="6.1.0-99-harbour-amd64",
+        package_version="6.1.999-1",
+        build_id="9f3c1e07aa5d4b8890c2d1e6f7a8b9c0d1e2f3a4",
+        arch="x86_64",
+        kaslr_offset=0x1A000000,
+        event="cpu-clock",
+        frequency=8000,
+        seconds=10.0,
+        lost=0,
+        throttled=0,
+        commands=[["perf", "record", "-a", "-F", "8000", "-e", "cpu-clock", "-o", "perf.data", "--", "sleep", "10"]],
+        tool_versions={"perf": "6.1.170", "qemu": "7.2.22"},
+        emulated=True,
+    )
+
+
+def inconclusive() -> Analysis:
+    whole = named()
+    first, second, *rest = whole.candidates
+    candidates = [
+        dataclasses.replace(first, probability=0.56),
+        dataclasses.replace(second, probability=0.43, excluded_by=None),
+        *rest,
+    ]
+    return dataclasses.replace(
+        whole,
+        conclusion=Conclusion.INCONCLUSIVE,
+        reason="Two places fit the samples about equally well: berth_park line 433 and berth_create line 398.",
+        confidence=0.56,
+        candidates=candidates,
+        samples=dataclasses.replace(whole.samples, total=800, in_load=402, in_kernel=311, lost=212, throttled=3),
+        warnings=["Only 61 samples fell into berth_park; 200 are needed to separate these candidates."],
+        next_steps=[
+            "Record for longer: whyerrno run --scenario moor-eaddrinuse --target vm:6.1 --seconds 60 -o runs/longer",
+            "Put a probe on berth_create with perf probe and count its calls.",
+        ],
+    )
+
+
+def not_reproduced() -> Analysis:
+    return dataclasses.replace(
+        named(),
+        conclusion=Conclusion.NOT_REPRODUCED,
+        reason="None of 1,204,331 calls of moor() returned EADDRINUSE; most returned EACCES.",
+        error_site=None,
+        branch=None,
+        confidence=0.0,
+        chain=[],
+        candidates=[],
+        evidence=[],
+        functions=[],
+        load=LoadResult(1_204_331, 4.1, {"EACCES": 1_204_318, "0": 1, "EINTR": 12}, 311, "whyerrno-load", "success"),
+        next_steps=["Check that the load runs with the rights that it needs: EACCES comes before EADDRINUSE."],
+    )
+
+
+def bare() -> Analysis:
+    """As little as an Analysis can hold: an import without source, manifest or load."""
+    whole = named()
+    functions = [
+        dataclasses.replace(function, lines=[dataclasses.replace(line, text=None) for line in function.lines])
+        for function in whole.functions
+    ]
+    return dataclasses.replace(
+        whole,
+        kernel=KernelId("", "", "", ""),
+        branch=dataclasses.replace(whole.branch, condition=None, outcome=None) if whole.branch else None,
+        error_site=dataclasses.replace(whole.error_site, text=None) if whole.error_site else None,
+        functions=[*functions, AnnotatedFunction("no_lines", "", 0, [])],
+        manifest=None,
+        load=None,
+        evidence=[],
+        next_steps=[],
+    )
+
+
+def hostile() -> Analysis:
+    """Every string that a trace or a kernel could choose is an attack."""
+    whole = named()
+    bad = "".join(HOSTILE)
+    site = ErrorSite(bad, bad, 433, bad, bad)
+    branch = Branch(bad, bad, 434, bad, bad, True, [SourceLocation(bad, bad, 1)])
+    source = annotate(bad, bad, 412, _PARK, _PARK_SAMPLES, off=_PARK_OFF)
+    lines = [dataclasses.replace(line, text=HOSTILE[i % len(HOSTILE)]) for i, line in enumerate(source.lines)]
+    lines[3] = dataclasses.replace(lines[3], inlined=[InlinedSamples(bad, bad, 3, 7)], samples=7)
+    assert whole.manifest is not None
+    manifest = dataclasses.replace(
+        whole.manifest,
+        scenario=bad,
+        target="vm:" + bad,
+        event=bad,
+        created=bad,
+        commands=[[bad, bad]],
+        program=[bad],
+        tool_versions={bad: bad},
+        warnings=[bad],
+    )
+    return dataclasses.replace(
+        whole,
+        tool_version=bad,
+        syscall=bad,
+        errno=bad,
+        kernel=KernelId(bad, bad, bad, bad),
+        reason=bad,
+        error_site=site,
+        branch=branch,
+        chain=[ChainLink(bad, bad, 1, True, bad), *(ChainLink(name, name, 1, False, name) for name in HOSTILE)],
+        candidates=[Candidate(site, branch, 0.9, None), Candidate(site, None, 0.1, bad)],
+        evidence=[EvidenceNote(bad, bad, 1, 0.1)],
+        functions=[*whole.functions[:1], dataclasses.replace(source, lines=lines)],
+        manifest=manifest,
+        load=LoadResult(5, 0.1, dict.fromkeys(HOSTILE, 1), 1, bad, bad, bad),
+        warnings=[bad, *HOSTILE],
+        next_steps=[bad],
+    )
+
+
+def huge(lines: int = 6000, functions: int = 4) -> Analysis:
+    """Functions of thousands of lines, a third of them sampled."""
+    text = "\n".join(
+        ["static long tide_table(struct harbour *h, unsigned long when)", "{"]
+        + [
+            f"\tif (h->level[{i}] > when + {i}) /* mark {i} */\n\t\treturn -EDOM + {i % 7};"
+            for i in range(lines // 2 - 2)
+        ]
+        + ["\treturn 0;", "}"]
+    )
+    samples = {number: 1 + number % 17 for number in range(1, lines, 3) if (number // 400) % 2 == 0}
+    whole = named()
+    big = [annotate(f"tide_table_{i}", "drivers/harbour/tide.c", 100, text, samples) for i in range(functions)]
+    return dataclasses.replace(whole, functions=[*big, park_function()])
