@@ -1,0 +1,101 @@
+"""The nouns of machine code, free of any architecture: blocks, edges, and what a block does to values.
+
+`debuginfo` decodes a function into these, `infer` reasons over them. Addresses are link addresses.
+A *place* is where a value can be kept: a register by its full name ("rax") or a stack slot by its
+distance from the stack pointer at function entry ("stack-24").
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+
+class StepKind(enum.Enum):
+    CONST = "const"  # place := value
+    COPY = "copy"  # place := source
+    OPERATE = "operate"  # place := operator(place, value)
+    FLAGS = "flags"  # place := one of `choices`, by the flags
+    SELECT = "select"  # place := source or itself, by the flags (cmov)
+    LOAD = "load"  # place := memory that is not a stack slot
+    UNKNOWN = "unknown"  # place := something not followed
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One effect of one instruction on one place."""
+
+    address: int
+    place: str
+    kind: StepKind
+    source: str = ""
+    value: int = 0
+    operator: str = ""
+    choices: tuple[int, ...] = ()
+
+
+class EdgeKind(enum.Enum):
+    FALL = "fall"  # no jump: the next block is only a jump's target from elsewhere
+    TAKEN = "taken"
+    NOT_TAKEN = "not taken"
+    JUMP = "jump"
+    AFTER_CALL = "after call"
+    FAULT = "fault"  # to the exception table's fixup
+    KEY = "key"  # a static key's other side, where the running text is not at hand
+    TRAP = "trap"  # past a ud2 (WARN returns behind it)
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """What is known of `place` when an edge is taken: its value `relation` `value`, both signed.
+
+    relation is one of == != < <= > >= and "error" / "not error" (an unsigned comparison with -4095).
+    """
+
+    place: str
+    relation: str
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    target: int
+    kind: EdgeKind
+    test: Test | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call at the end of a block, or a jump that leaves the function (tail)."""
+
+    address: int
+    target: int | None  # None: indirect
+    tail: bool
+    results: tuple[str, ...] = ("rax",)  # places that hold what the callee returns
+    clobbers: tuple[str, ...] = ()  # places that it may have changed besides
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A straight run of instructions; `[start, end)`."""
+
+    start: int
+    end: int
+    instructions: int
+    last: int  # address of the last instruction: the jump, call or return
+    steps: tuple[Step, ...]
+    edges: tuple[Edge, ...]
+    call: Call | None = None
+    returns: bool = False
+    interrupts_off: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionGraph:
+    """The control-flow graph of one function, its split-off parts (NAME.cold) included."""
+
+    name: str
+    entry: int
+    blocks: dict[int, Block]
+    undecoded: tuple[int, ...] = field(default=())  # addresses where decoding had to stop
+    escaped: frozenset[str] = field(default=frozenset())  # stack slots whose address is taken: callees may write them

@@ -1,0 +1,248 @@
+"""Where a returned value comes from: tracked backwards through a block, one state at a time.
+
+A state says where the value that will be returned is kept at a point of the program (`Held`), or, once
+its origin has been met on the way back, what that origin is (`Origin`). Arithmetic met on the way is kept
+with the place and applied when a constant is found, so that `sbb; and`, `neg`, `or` need no special case.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from profiler.graph import Block, Edge, FunctionGraph, Step, StepKind, Test
+
+RETURN_PLACE = "rax"
+_MOST_PENDING = 6  # operations kept with a place; the longest idiom of compilers has three
+
+
+class OriginKind(enum.Enum):
+    CONSTANT = "constant"
+    FLAGS = "flags"  # arithmetic on flags, no jump: sbb, setcc
+    CALL = "call"  # what a callee returned
+    MEMORY = "memory"
+    ARGUMENT = "argument"  # held by the caller already
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the errno entered. For a call, `address` is the start of the block that makes it."""
+
+    kind: OriginKind
+    address: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The value is in `place`, and `pending` operations (operator, operand) will be applied to it, in order."""
+
+    place: str
+    pending: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """The walk returns something else than the errno."""
+
+
+OTHER = Other()
+State = Held | Origin | Other
+
+
+@dataclass(frozen=True, slots=True)
+class Priors:
+    """Log-probabilities that a value of unseen origin is just the errno sought."""
+
+    memory: float = -3.0
+    unknown: float = -4.0
+    argument: float = -4.0
+
+
+@dataclass(frozen=True, slots=True)
+class CallValue:
+    """What a callee returns: log-probability of the errno, and of anything else."""
+
+    errno: float
+    other: float
+
+
+@dataclass(frozen=True, slots=True)
+class Slicer:
+    """Tracks the value `-errno` backwards. `call_value` tells of the call that ends a block."""
+
+    graph: FunctionGraph
+    errno: int
+    call_value: Callable[[Block], CallValue]
+    priors: Priors = Priors()
+
+    def at_exit(self, block: Block) -> list[tuple[State, float]]:
+        """States at the start of a block through which the function is left."""
+        if block.call is not None and block.call.tail:
+            value = self.call_value(block)
+            return [(Origin(OriginKind.CALL, block.start), value.errno), (OTHER, value.other)]
+        return list(self._through_steps(block, Held(RETURN_PLACE)))
+
+    def through(self, block: Block, state: State) -> list[tuple[State, float]]:
+        """States at the start of `block` that end it in `state`, with log-factors."""
+        if not isinstance(state, Held):
+            return [(state, 0.0)]
+        if block.call is not None and not block.call.tail:
+            if state.place in block.call.results:
+                return self._from_call(block, state)
+            if state.place in block.call.clobbers:
+                return self._unseen(OriginKind.UNKNOWN, block.call.address, self.priors.unknown)
+            if state.place in self.graph.escaped:
+                # The callee may have written it, through the address it was given; or an earlier one, or none.
+                written = self._unseen(OriginKind.MEMORY, block.call.address, self.priors.memory - 1)
+                return [(s, w - 0.7) for s, w in self._through_steps(block, state)] + written
+        return list(self._through_steps(block, state))
+
+    def _from_call(self, block: Block, state: Held) -> list[tuple[State, float]]:
+        if state.pending:
+            return self._unseen(OriginKind.UNKNOWN, block.last, self.priors.unknown)
+        value = self.call_value(block)
+        return [(Origin(OriginKind.CALL, block.start), value.errno), (OTHER, value.other)]
+
+    def _through_steps(self, block: Block, state: Held) -> Iterator[tuple[State, float]]:
+        states: list[tuple[Held, float]] = [(state, 0.0)]
+        for step in reversed(block.steps):
+            following: list[tuple[Held, float]] = []
+            for held, weight in states:
+                if step.place != held.place:
+                    following.append((held, weight))
+                    continue
+                for result, factor in self._through_step(step, held):
+                    if isinstance(result, Held):
+                        following.append((result, weight + factor))
+                    else:
+                        yield result, weight + factor
+            states = following
+        yield from states
+
+    def _through_step(self, step: Step, held: Held) -> list[tuple[State, float]]:
+        if step.kind == StepKind.COPY:
+            return [(replace(held, place=step.source), 0.0)]
+        if step.kind == StepKind.SELECT:
+            moved: list[tuple[State, float]] = (
+                self._unseen(OriginKind.MEMORY, step.address, self.priors.memory)
+                if step.source == "memory"
+                else [(replace(held, place=step.source), 0.0)]
+            )
+            return [(held, 0.0), *moved]
+        if step.kind == StepKind.OPERATE and len(held.pending) < _MOST_PENDING:
+            return [(replace(held, pending=((step.operator, step.value), *held.pending)), 0.0)]
+        if step.kind == StepKind.CONST:
+            found = self._is_errno(step.value, held)
+            return [(Origin(OriginKind.CONSTANT, step.address) if found else OTHER, 0.0)]
+        if step.kind == StepKind.FLAGS:
+            return self._from_flags(step, held)
+        if step.kind == StepKind.LOAD:
+            return self._unseen(OriginKind.MEMORY, step.address, self.priors.memory)
+        return self._unseen(OriginKind.UNKNOWN, step.address, self.priors.unknown)
+
+    def _from_flags(self, step: Step, held: Held) -> list[tuple[State, float]]:
+        outcomes = [self._is_errno(choice, held) for choice in step.choices]
+        states: list[tuple[State, float]] = []
+        if any(outcomes):
+            states.append((Origin(OriginKind.FLAGS, step.address), 0.0))
+        if not all(outcomes):
+            states.append((OTHER, 0.0))
+        return states
+
+    def _is_errno(self, value: int, held: Held) -> bool:
+        return signed32(apply(held.pending, value)) == -self.errno
+
+    @staticmethod
+    def _unseen(kind: OriginKind, address: int, weight: float) -> list[tuple[State, float]]:
+        return [(Origin(kind, address), weight), (OTHER, 0.0)]
+
+    def allows(self, edge: Edge, state: State) -> bool:
+        """Whether an edge can be taken while the value, in `state` behind it, is the errno."""
+        test = edge.test
+        if test is None or not isinstance(state, Held) or state.place != test.place or state.pending:
+            return True
+        return holds(test, -self.errno)
+
+    def resolve(self, blocks: list[Block], state: State) -> set[State]:
+        """What a state behind the last of `blocks`, a walk given first to last, turns out to be at its start."""
+        states: set[State] = {state}
+        for block in reversed(blocks):
+            states = {found for state in states for found, _ in self.through(block, state)}
+        return {Origin(OriginKind.ARGUMENT, blocks[0].start) if isinstance(s, Held) else s for s in states}
+
+    def values_of(self, blocks: list[Block], place: str) -> set[State]:
+        """Where `place` got its value, behind the last of `blocks`; a call that ends that block aside."""
+        states = {state for state, _ in self._through_steps(blocks[-1], Held(place))}
+        return {found for state in states for found in self.resolve(blocks[:-1], state)} if blocks[:-1] else states
+
+    def choices(self, block: Block, behind: State | None, before: list[Block]) -> Iterator[tuple[Step, list[State]]]:
+        """Steps of `block` that choose the value by the flags, last first: each with what its sides come to.
+
+        `behind`: the state at the block's end, None at an exit; `before`: the walk up to the block.
+        """
+        held = Held(RETURN_PLACE) if behind is None else behind
+        if not isinstance(held, Held) or (block.call and not block.call.tail and held.place in block.call.results):
+            return
+        states: list[Held] = [held]
+        for index in range(len(block.steps) - 1, -1, -1):
+            step = block.steps[index]
+            following: list[Held] = []
+            for state in states:
+                if step.place != state.place:
+                    following.append(state)
+                    continue
+                sides = [side for side, _ in self._through_step(step, state)]
+                if step.kind in (StepKind.SELECT, StepKind.FLAGS):
+                    yield step, [end for side in sides for end in self._finish(block, index, before, side)]
+                following += [side for side in sides if isinstance(side, Held)]
+            states = following
+
+    def _finish(self, block: Block, index: int, before: list[Block], state: State) -> set[State]:
+        """Resolves a state in the middle of a block: through its first `index` steps, then through `before`."""
+        if not isinstance(state, Held):
+            return {state}
+        head = replace(block, steps=block.steps[:index], call=None)
+        return self.resolve([*before, head], state)
+
+
+def holds(test: Test, value: int) -> bool:
+    """Whether `value` passes the test."""
+    return {
+        "==": value == test.value,
+        "!=": value != test.value,
+        "<": value < test.value,
+        "<=": value <= test.value,
+        ">": value > test.value,
+        ">=": value >= test.value,
+        "error": -4095 <= value < 0,
+        "not error": not -4095 <= value < 0,
+    }[test.relation]
+
+
+def apply(pending: tuple[tuple[str, int], ...], value: int) -> int:
+    """The value after the pending operations, in 64-bit two's complement."""
+    mask = (1 << 64) - 1
+    for operator, operand in pending:
+        value = _OPERATIONS[operator](value & mask, operand & mask) & mask
+    return value
+
+
+_OPERATIONS: dict[str, Callable[[int, int], int]] = {
+    "and": lambda a, b: a & b,
+    "or": lambda a, b: a | b,
+    "xor": lambda a, b: a ^ b,
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "shl": lambda a, b: a << (b & 63),
+    "shr": lambda a, b: a >> (b & 63),
+    "sar": lambda a, b: (a - (1 << 64) if a >> 63 else a) >> (b & 63),
+    "neg": lambda a, _: -a,
+    "not": lambda a, _: ~a,
+}
+
+
+def signed32(value: int) -> int:
+    value &= 0xFFFFFFFF
+    return value - (1 << 32) if value >> 31 else value

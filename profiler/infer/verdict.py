@@ -1,0 +1,275 @@
+"""From a tree of sampled calls to the place where the errno came from, and the branch that decided it.
+
+All in terms of machine code; the source is put to it elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from profiler.graph import Block, EdgeKind, FunctionGraph, StepKind
+from profiler.infer import evidence
+from profiler.infer.calltree import CallNode, counts_by_return_address
+from profiler.infer.slice import CallValue, Origin, OriginKind, Slicer, State
+from profiler.infer.walks import Node, Walks, log_sum, solve
+
+# A callee without a single sample: log-probability that it is the one to return the errno.
+_SILENT_BUT_ABLE, _SILENT_MAYBE, _SILENT_UNABLE = -2.0, -4.0, -14.0
+_LEAST_PROBABILITY = 1e-12
+
+
+@dataclass(slots=True)
+class SolvedCall:
+    """One function in one calling context, with all its walks weighed."""
+
+    node: CallNode
+    graph: FunctionGraph
+    walks: Walks
+    samples: evidence.BlockSamples
+    per_exposure: float
+    callees: dict[int, list[SolvedCall]] = field(default_factory=dict)  # by start of the calling block
+
+    def value(self) -> CallValue:
+        whole = log_sum([self.walks.log_errno, self.walks.log_other])
+        if not math.isfinite(whole):
+            return CallValue(_SILENT_MAYBE, 0.0)
+        return CallValue(self.walks.log_errno - whole, self.walks.log_other - whole)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The last place on the walk from which something else could still have been returned."""
+
+    call: SolvedCall
+    address: int  # of the jump, the conditional move, or the arithmetic on flags
+    taken: bool | None  # whether the jump was taken; None where there is none
+    kind: str  # "jump", "fault", "select", "flags"
+    probability: float
+    before: int  # start of the block it ends or lies in
+    after: int | None  # start of the block that followed
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """One candidate: the calls that lead to it, outermost first, and its origin in the last of them."""
+
+    calls: tuple[SolvedCall, ...]
+    origin: Origin
+    probability: float
+
+    @property
+    def walk(self) -> list[Node]:
+        return self.calls[-1].walks.best_walk(self.origin)
+
+
+class Inference:
+    """Solves a call tree from the leaves up. `graph_of` gives the graph of the function at an address."""
+
+    def __init__(self, graph_of: Callable[[int], FunctionGraph], errno: int, emulated: bool) -> None:
+        self.graph_of = graph_of
+        self.errno = errno
+        self.emulated = emulated
+        self._shortest: dict[int, int] = {}
+        self._able: dict[int, float] = {}
+
+    def solve(self, node: CallNode) -> SolvedCall:
+        graph = self.graph_of(node.entry)
+        callees: dict[int, list[SolvedCall]] = {}
+        for block_start, child in _calling_blocks(graph, node):
+            callees.setdefault(block_start, []).append(self.solve(child))
+        samples = evidence.assign(graph, node.own, counts_by_return_address(node))
+        per_exposure = evidence.rate(graph, samples, self.emulated)
+        weights = evidence.weights(graph, samples, self.emulated, per_exposure)
+        for start, block in graph.blocks.items():
+            silence = self._silence(block, callees.get(start), per_exposure)
+            weights.reached[start] += silence
+            weights.fallen_into[start] += silence
+        slicer = Slicer(graph, self.errno, lambda block: self._call_value(block, callees.get(block.start)))
+        return SolvedCall(node, graph, solve(graph, slicer, weights), samples, per_exposure, callees)
+
+    def _silence(self, block: Block, callees: list[SolvedCall] | None, per_exposure: float) -> float:
+        """What it says against a call that its callee shows no sample at all."""
+        if callees or block.call is None or block.interrupts_off:
+            return 0.0
+        blocks = 1 if block.call.target is None else self._shortest_run(block.call.target)
+        return evidence.unsampled(blocks, per_exposure)
+
+    def _shortest_run(self, entry: int) -> int:
+        """The fewest blocks a call of the function can run through."""
+        if entry not in self._shortest:
+            self._shortest[entry] = 1
+            with contextlib.suppress(LookupError):
+                self._shortest[entry] = _fewest_blocks(self.graph_of(entry))
+        return self._shortest[entry]
+
+    def _call_value(self, block: Block, callees: list[SolvedCall] | None) -> CallValue:
+        assert block.call is not None
+        if callees:
+            return max(callees, key=lambda callee: callee.node.total()).value()
+        able = _SILENT_MAYBE if block.call.target is None else self._ability(block.call.target)
+        return CallValue(able, math.log1p(-math.exp(able)))
+
+    def _ability(self, entry: int) -> float:
+        """How likely a callee that shows no sample is to return the errno: by the constants in its code."""
+        if entry not in self._able:
+            try:
+                self._able[entry] = _ability(self.graph_of(entry), self.errno)
+            except LookupError:
+                self._able[entry] = _SILENT_MAYBE
+        return self._able[entry]
+
+
+def _calling_blocks(graph: FunctionGraph, node: CallNode) -> Iterator[tuple[int, CallNode]]:
+    by_end = {block.end: block.start for block in graph.blocks.values() if block.call and not block.call.tail}
+    by_jump = {block.last: block.start for block in graph.blocks.values() if block.call and block.call.tail}
+    for (return_address, _), child in node.children.items():
+        start = by_jump.get(child.tail_from or 0) if return_address is None else by_end.get(return_address)
+        if start is not None:
+            yield start, child
+
+
+def _fewest_blocks(graph: FunctionGraph) -> int:
+    queue = deque([(graph.entry, 1)])
+    seen = {graph.entry}
+    while queue:
+        start, length = queue.popleft()
+        block = graph.blocks[start]
+        if block.returns or (block.call and block.call.tail):
+            return length
+        for edge in block.edges:
+            if edge.target not in seen:
+                seen.add(edge.target)
+                queue.append((edge.target, length + 1))
+    return 1
+
+
+def _ability(graph: FunctionGraph, errno: int) -> float:
+    calls = False
+    for block in graph.blocks.values():
+        calls = calls or block.call is not None
+        for step in block.steps:
+            if step.kind in (StepKind.CONST, StepKind.OPERATE) and step.value in (-errno, errno):
+                return _SILENT_BUT_ABLE
+    return _SILENT_MAYBE if calls else _SILENT_UNABLE
+
+
+def candidates(root: SolvedCall) -> list[Located]:
+    """Every place the errno may have come from, the likeliest first; probabilities sum to one."""
+    found = list(_located(root, (), 0.0))
+    whole = log_sum([weight for _, _, weight in found])
+    located = [Located(calls, origin, math.exp(weight - whole)) for calls, origin, weight in found]
+    return sorted(located, key=lambda c: (-c.probability, c.origin.address))
+
+
+def _located(
+    call: SolvedCall, outer: tuple[SolvedCall, ...], weight: float
+) -> Iterator[tuple[tuple[SolvedCall, ...], Origin, float]]:
+    calls = (*outer, call)
+    for origin, log_probability in call.walks.origins.items():
+        total = weight + log_probability
+        callees = call.callees.get(origin.address) if origin.kind == OriginKind.CALL else None
+        if callees and math.isfinite(max(c.walks.log_errno for c in callees)):
+            yield from _located(max(callees, key=lambda c: c.node.total()), calls, total)
+        else:
+            yield calls, origin, total
+
+
+def decide(located: Located) -> Decision | None:
+    """The deciding branch: in the function of origin, else in the nearest caller that had a choice."""
+    origin = located.origin
+    for depth in range(len(located.calls) - 1, -1, -1):
+        call = located.calls[depth]
+        walk = call.walks.best_walk(origin)
+        limit = len(walk) if depth == len(located.calls) - 1 else _index_of(walk, origin)
+        decision = _last_choice(call, origin, walk, limit)
+        if decision is not None:
+            return decision
+        if depth:
+            origin = _as_callers_origin(located.calls[depth - 1], call)
+    return None
+
+
+def _as_callers_origin(caller: SolvedCall, callee: SolvedCall) -> Origin:
+    start = next(start for start, callees in caller.callees.items() if callee in callees)
+    return Origin(OriginKind.CALL, start)
+
+
+def _index_of(walk: list[Node], origin: Origin) -> int:
+    """Where the walk makes the call whose value it returns: its last visit."""
+    return max((i for i, node in enumerate(walk) if node[0][0] == origin.address), default=len(walk) - 1)
+
+
+def _last_choice(call: SolvedCall, origin: Origin, walk: list[Node], limit: int) -> Decision | None:
+    for index in range(limit - 1, -1, -1):
+        if index + 1 < len(walk) and index < limit:
+            decision = _jump_choice(call, origin, walk, index)
+            if decision is not None:
+                return decision
+        decision = _branchless_choice(call, origin, walk, index)
+        if decision is not None:
+            return decision
+    return None
+
+
+def _jump_choice(call: SolvedCall, origin: Origin, walk: list[Node], index: int) -> Decision | None:
+    block = call.graph.blocks[walk[index][0][0]]
+    target = walk[index + 1][0][0]
+    taken = next(edge for edge in block.edges if edge.target == target)
+    if taken.kind == EdgeKind.FAULT:
+        return _decision(call, origin, walk, index, None, "fault")
+    if taken.kind not in (EdgeKind.TAKEN, EdgeKind.NOT_TAKEN) or _is_forced(call, origin, walk, index):
+        return None
+    blocks = [call.graph.blocks[node[0][0]] for node in walk[: index + 1]]
+    for edge, states in call.walks.alternatives(walk[index][0], taken):
+        if edge.kind in (EdgeKind.FAULT, EdgeKind.TRAP, EdgeKind.KEY):
+            continue
+        for state in states:
+            if call.walks.slicer.allows(edge, state) and _leads_elsewhere(call, origin, blocks, state):
+                return _decision(call, origin, walk, index, taken.kind == EdgeKind.TAKEN, "jump")
+    if block.call is not None and block.call.tail:  # a conditional tail call that was not made
+        return _decision(call, origin, walk, index, False, "jump")
+    return None
+
+
+def _leads_elsewhere(call: SolvedCall, origin: Origin, blocks: list[Block], state: State) -> bool:
+    """Whether a walk that goes on in `state` behind `blocks` can return something of another origin."""
+    return any(found != origin for found in call.walks.slicer.resolve(blocks, state))
+
+
+def _is_forced(call: SolvedCall, origin: Origin, walk: list[Node], index: int) -> bool:
+    """Whether the jump tests the very value that is returned: then it went with the errno, and decided nothing."""
+    block = call.graph.blocks[walk[index][0][0]]
+    tests = [edge.test for edge in block.edges if edge.test is not None]
+    if not tests:
+        return False
+    blocks = [call.graph.blocks[node[0][0]] for node in walk[: index + 1]]
+    return call.walks.slicer.values_of(blocks, tests[0].place) == {origin}
+
+
+def _branchless_choice(call: SolvedCall, origin: Origin, walk: list[Node], index: int) -> Decision | None:
+    """A conditional move or arithmetic on flags in the block that chose the value."""
+    block = call.graph.blocks[walk[index][0][0]]
+    behind = walk[index + 1][1] if index + 1 < len(walk) else None
+    blocks = [call.graph.blocks[node[0][0]] for node in walk[:index]]
+    for step, sides in call.walks.slicer.choices(block, behind, blocks):
+        if origin in sides and any(side != origin for side in sides):
+            kind = "select" if step.kind == StepKind.SELECT else "flags"
+            probability = 1.0
+            return Decision(call, step.address, None, kind, probability, block.start, None)
+    return None
+
+
+def _decision(
+    call: SolvedCall, origin: Origin, walk: list[Node], index: int, taken: bool | None, kind: str
+) -> Decision:
+    block = call.graph.blocks[walk[index][0][0]]
+    probability = call.walks.edge_probability(origin, walk, index)
+    return Decision(call, block.last, taken, kind, probability, block.start, walk[index + 1][0][0])
+
+
+def most_probable(found: list[Located]) -> Located | None:
+    return found[0] if found and found[0].probability > _LEAST_PROBABILITY else None

@@ -1,0 +1,259 @@
+"""All walks through one function that return the errno, weighed by the evidence.
+
+The graph is multiplied by the states of the backward slice: a node of the product is (block, visit,
+state at its start). Every walk from entry to exit is then a path of the product, and tells by the state
+it has at the entry what it returns and where that came from. Sums over all paths (forward-backward, in
+log-odds) give the probability of each origin and each branch; the maximum gives the likeliest walk.
+
+Loops: the product has two layers; an edge that closes a loop leads from the first visit to the second,
+and is left out there. So a walk may take a loop's body and come back to its head once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from profiler.graph import Block, Edge, EdgeKind, FunctionGraph
+from profiler.infer.slice import OTHER, Held, Origin, OriginKind, Slicer, State
+
+# How much less likely than a plain jump an edge is, before any sample is seen.
+_EDGE_PRIORS = {EdgeKind.FAULT: -6.0, EdgeKind.TRAP: -8.0, EdgeKind.KEY: -3.0}
+_LOOP_PRIOR = -0.5
+
+Position = tuple[int, int]  # block start, visit (0 or 1)
+Node = tuple[Position, State]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Log-odds of each block having run: reached by a jump or call, or by falling into it from the block before.
+
+    Under emulation a sample lands on the first instruction after a jump only, so a block that is merely
+    fallen into cannot have any and must not be blamed for that.
+    """
+
+    reached: dict[int, float]
+    fallen_into: dict[int, float]
+
+
+@dataclass(slots=True)
+class _Arc:
+    node: Node
+    edge: Edge | None
+    weight: float
+
+
+@dataclass(slots=True)
+class Walks:
+    """The product, solved. `log_errno` and `log_other`: summed weight of the walks that return the errno, or not."""
+
+    slicer: Slicer
+    arcs: dict[Node, list[_Arc]]
+    suffix: dict[Node, float]  # log-sum over walks from here to an exit
+    best: dict[Node, float]
+    entry: Position
+    log_errno: float = -math.inf
+    log_other: float = -math.inf
+    origins: dict[Origin, float] = field(default_factory=dict)  # log-probability given that the errno is returned
+
+    def best_walk(self, origin: Origin) -> list[Node]:
+        """The likeliest walk whose value comes from `origin`, entry first."""
+        node: Node = (self.entry, origin)
+        walk = [node]
+        while arcs := self.arcs[node]:
+            arc = max(arcs, key=lambda a: a.weight + (self.best[a.node] if a.edge is not None else 0.0))
+            if arc.edge is None:
+                break
+            node = arc.node
+            walk.append(node)
+        return walk
+
+    def edge_probability(self, origin: Origin, walk: list[Node], index: int) -> float:
+        """Probability that a walk from `origin` leaves the block of `walk[index]` by the edge that `walk` takes,
+        given that it comes through that block at all (in any state and visit)."""
+        prefix = self._prefix(origin)
+        start, following = walk[index][0][0], walk[index + 1][0][0]
+        through: list[float] = []
+        by_edge: list[float] = []
+        for node, before in prefix.items():
+            if node[0][0] != start:
+                continue
+            for arc in self.arcs[node]:
+                weight = before + arc.weight + (self.suffix[arc.node] if arc.edge is not None else 0.0)
+                through.append(weight)
+                if arc.edge is not None and arc.node[0][0] == following:
+                    by_edge.append(weight)
+        return math.exp(log_sum(by_edge) - log_sum(through)) if by_edge else 0.0
+
+    def block_probability(self, origin: Origin, start: int) -> float:
+        """Probability that a walk from `origin` comes through a block."""
+        weights = [before + self.suffix[node] for node, before in self._prefix(origin).items() if node[0] == (start, 0)]
+        return min(1.0, math.exp(log_sum(weights) - self.suffix[self.entry, origin])) if weights else 0.0
+
+    def _prefix(self, origin: Origin) -> dict[Node, float]:
+        """Log-sum over walks from the entry to each node, `origin` being the value's; weights of the node excluded."""
+        sums: dict[Node, list[float]] = {(self.entry, origin): [0.0]}
+        result: dict[Node, float] = {}
+        for node in reversed(list(self.arcs)):  # built exits first, so this is entry first
+            if node not in sums:
+                continue
+            result[node] = log_sum(sums[node])
+            for arc in self.arcs[node]:
+                if arc.edge is not None:
+                    sums.setdefault(arc.node, []).append(result[node] + arc.weight)
+        return result
+
+    def alternatives(self, position: Position, taken: Edge) -> list[tuple[Edge, list[State]]]:
+        """The other edges out of a block: each with the states in which walks go on behind it."""
+        block = self.slicer.graph.blocks[position[0]]
+        found = []
+        for edge in block.edges:
+            if edge is taken or edge.target == taken.target:
+                continue
+            states = {node[1] for node in self.suffix if node[0][0] == edge.target and math.isfinite(self.suffix[node])}
+            found.append((edge, sorted(states, key=repr)))
+        return found
+
+
+def solve(graph: FunctionGraph, slicer: Slicer, weights: Weights) -> Walks:
+    """Weighs every walk through `graph`. Cost: blocks x states x edges."""
+    back = _back_edges(graph)
+    arcs: dict[Node, list[_Arc]] = {}
+    suffix: dict[Node, float] = {}
+    best: dict[Node, float] = {}
+    states_at: dict[Position, list[State]] = {}
+    for position in _exits_first(graph, back):
+        incoming: dict[State, list[_Arc]] = {}
+        block = graph.blocks[position[0]]
+        for state, arc in _arcs(graph, slicer, weights, block, position, back, states_at):
+            incoming.setdefault(state, []).append(arc)
+        for state, out in incoming.items():
+            node = (position, state)
+            arcs[node] = out
+            suffix[node] = log_sum([a.weight + (suffix[a.node] if a.edge is not None else 0.0) for a in out])
+            best[node] = max(a.weight + (best[a.node] if a.edge is not None else 0.0) for a in out)
+        states_at[position] = list(incoming)
+    walks = Walks(slicer, arcs, suffix, best, (graph.entry, 0))
+    _conclude(walks, states_at.get(walks.entry, []), weights)
+    return walks
+
+
+def _arcs(
+    graph: FunctionGraph,
+    slicer: Slicer,
+    weights: Weights,
+    block: Block,
+    position: Position,
+    back: set[tuple[int, int]],
+    states_at: dict[Position, list[State]],
+) -> list[tuple[State, _Arc]]:
+    """(state at the block's start, arc onwards) for each way on from a block; an arc's weight holds the next block's."""
+    found: list[tuple[State, _Arc]] = []
+    if block.returns or (block.call is not None and block.call.tail):
+        found += [(state, _Arc((position, state), None, factor)) for state, factor in slicer.at_exit(block)]
+    for edge in block.edges:
+        closes = (block.start, edge.target) in back
+        if closes and position[1]:
+            continue
+        target = (edge.target, 1 if closes else position[1])
+        reach = weights.fallen_into if edge.kind == EdgeKind.FALL else weights.reached
+        weight = reach[edge.target] + _EDGE_PRIORS.get(edge.kind, 0.0) + (_LOOP_PRIOR if closes else 0.0)
+        for behind in states_at.get(target, []):
+            if slicer.allows(edge, behind):
+                found += [
+                    (state, _Arc((target, behind), edge, weight + factor))
+                    for state, factor in slicer.through(block, behind)
+                ]
+    return found
+
+
+def _conclude(walks: Walks, states: list[State], weights: Weights) -> None:
+    first = weights.reached[walks.entry[0]]
+    errno: dict[Origin, float] = {}
+    other: list[float] = []
+    for state in list(states):
+        weight = walks.suffix[walks.entry, state] + first
+        if isinstance(state, Held):
+            # The value was there before the function began: an argument, or a register nobody set.
+            origin = Origin(OriginKind.ARGUMENT, walks.entry[0])
+            node = (walks.entry, origin)
+            walks.arcs[node] = walks.arcs[walks.entry, state]
+            walks.suffix[node], walks.best[node] = walks.suffix[walks.entry, state], walks.best[walks.entry, state]
+            errno[origin] = log_sum([errno.get(origin, -math.inf), weight + walks.slicer.priors.argument])
+            other.append(weight)
+        elif isinstance(state, Origin):
+            errno[state] = weight
+        else:
+            other.append(weight)
+    walks.log_errno = log_sum(list(errno.values()))
+    walks.log_other = log_sum(other)
+    if math.isfinite(walks.log_errno):
+        walks.origins = {origin: weight - walks.log_errno for origin, weight in errno.items()}
+
+
+def _back_edges(graph: FunctionGraph) -> set[tuple[int, int]]:
+    back: set[tuple[int, int]] = set()
+    active: set[int] = {graph.entry}
+    seen: set[int] = {graph.entry}
+    stack = [(graph.entry, iter(graph.blocks[graph.entry].edges))]
+    while stack:
+        start, edges = stack[-1]
+        for edge in edges:
+            if edge.target in active:
+                back.add((start, edge.target))
+            elif edge.target not in seen:
+                seen.add(edge.target)
+                active.add(edge.target)
+                stack.append((edge.target, iter(graph.blocks[edge.target].edges)))
+                break
+        else:
+            active.discard(start)
+            stack.pop()
+    return back
+
+
+def _exits_first(graph: FunctionGraph, back: set[tuple[int, int]]) -> list[Position]:
+    """Positions so ordered that every arc leads to an earlier one."""
+    order: list[Position] = []
+    start: Position = (graph.entry, 0)
+    seen: set[Position] = {start}
+    following = _successors(graph, back)
+    stack = [(start, iter(following(start)))]
+    while stack:
+        position, targets = stack[-1]
+        for target in targets:
+            if target not in seen:
+                seen.add(target)
+                stack.append((target, iter(following(target))))
+                break
+        else:
+            order.append(position)
+            stack.pop()
+    return order
+
+
+def _successors(graph: FunctionGraph, back: set[tuple[int, int]]) -> Callable[[Position], list[Position]]:
+    def following(position: Position) -> list[Position]:
+        start, visit = position
+        targets: list[Position] = []
+        for edge in graph.blocks[start].edges:
+            if (start, edge.target) not in back:
+                targets.append((edge.target, visit))
+            elif visit == 0:
+                targets.append((edge.target, 1))
+        return targets
+
+    return following
+
+
+def log_sum(weights: list[float]) -> float:
+    """log(sum(exp(w))), -inf for none."""
+    top = max(weights, default=-math.inf)
+    if not math.isfinite(top):
+        return top
+    return top + math.log(sum(math.exp(w - top) for w in weights))
+
+
+__all__ = ["OTHER", "Node", "Walks", "Weights", "log_sum", "solve"]
