@@ -31,7 +31,7 @@ _CALL_THUNKS = (
 )
 _NOPS_UNTIL_PATCHED = ("__fentry__", "mcount")
 NO_RETURN = frozenset(
-    [
+    (
         "__stack_chk_fail",
         "panic",
         "nmi_panic",
@@ -40,11 +40,10 @@ NO_RETURN = frozenset(
         "do_group_exit",
         "__fortify_panic",
         "fortify_panic",
-        "__reiserfs_panic",
         "rewind_stack_and_make_dead",
         "rewind_stack_do_exit",
         "__ubsan_handle_builtin_unreachable",
-    ]
+    )
 )
 
 
@@ -81,7 +80,7 @@ class _Builder:
         self.text = text
         self.name, self.entry, _ = symbol
         self.base_name = self.name.split(".")[0]
-        self.code: dict[int, tuple[int, bytes]] = {}  # symbol start → (end, bytes)
+        self.code: dict[int, bytes] = {}  # by the start of a symbol
         self.instructions: dict[int, Instruction] = {}
         self.frames: dict[int, tuple[x86.Frame, bool]] = {}  # leader → frame, interrupts off
         self.undecoded: list[int] = []
@@ -129,17 +128,14 @@ class _Builder:
     def _decode(self, address: int) -> Instruction | None:
         if address in self.instructions:
             return self.instructions[address]
-        for start, (end, code) in self.code.items():
-            if start <= address < end:
-                break
-        else:
-            symbol = self.text.symbol_at(address)
-            if symbol is None:
-                self.undecoded.append(address)
-                return None
-            _, start, end = symbol
-            code = self.text.read(start, end - start)
-            self.code[start] = (end, code)
+        symbol = self.text.symbol_at(address)
+        if symbol is None:
+            self.undecoded.append(address)
+            return None
+        _, start, end = symbol
+        if start not in self.code:
+            self.code[start] = self.text.read(start, end - start)
+        code = self.code[start]
         instruction = next(x86.decode(code[address - start : address - start + 16], address), None)
         if instruction is None or instruction.is_invalid:
             self.undecoded.append(address)

@@ -77,7 +77,7 @@ def decode(code: bytes, address: int) -> Iterator[Instruction]:
             return
 
 
-def place_of_register(register: int) -> str:
+def place_of_register(register: Register) -> str:
     return _NAMES.get(RegisterExt.full_register(register), "")
 
 
@@ -128,13 +128,9 @@ class Frame:
             return
         if self.rsp is not None and not instruction.is_call_near and not instruction.is_call_near_indirect:
             self.rsp += instruction.stack_pointer_increment  # what a call pushes, its return takes off again
-        if (
-            instruction.op_count
-            and instruction.op0_kind == OpKind.REGISTER
-            and mnemonic not in (Mnemonic.CMP, Mnemonic.TEST)
-        ):
-            if place_of_register(instruction.op0_register) == "rbp" and mnemonic != Mnemonic.PUSH:
-                self.rbp = None
+        writes = instruction.op_count and mnemonic not in (Mnemonic.CMP, Mnemonic.TEST, Mnemonic.PUSH)
+        if writes and instruction.op0_kind == OpKind.REGISTER and place_of_register(instruction.op0_register) == "rbp":
+            self.rbp = None
 
 
 def _operand_place(instruction: Instruction, index: int, frame: Frame) -> str:
@@ -281,7 +277,7 @@ def tests_of(compare: Instruction | None, jump: Instruction) -> tuple[Test | Non
     return _relation(jump.condition_code, place, value, compare.mnemonic == Mnemonic.TEST)
 
 
-def _relation(condition: int, place: str, value: int, is_test: bool) -> tuple[Test | None, Test | None]:
+def _relation(condition: ConditionCode, place: str, value: int, is_test: bool) -> tuple[Test | None, Test | None]:
     if condition in _RELATIONS:
         taken, other = _RELATIONS[condition]
     elif is_test and condition in (ConditionCode.S, ConditionCode.NS):

@@ -149,7 +149,7 @@ def _arcs(
     back: set[tuple[int, int]],
     states_at: dict[Position, list[State]],
 ) -> list[tuple[State, _Arc]]:
-    """(state at the block's start, arc onwards) for each way on from a block; an arc's weight holds the next block's."""
+    """(state at the block's start, arc) for each way on from a block; an arc's weight holds the next block's."""
     found: list[tuple[State, _Arc]] = []
     if block.returns or (block.call is not None and block.call.tail):
         found += [(state, _Arc((position, state), None, factor)) for state, factor in slicer.at_exit(block)]
