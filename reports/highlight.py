@@ -30,12 +30,16 @@ def highlight(lines: Sequence[str]) -> list[Markup]:
 
     The lines are lexed together, so that comments over several lines keep their colour.
     """
-    if len(lines) > LINES_AT_MOST:
-        return [escape(line) for line in lines]
-    rows = _rows(_tokens("\n".join(lines)))
-    if ["".join(text for _, text in row) for row in rows] != list(lines):  # the lexer changed something: no colours
-        return [escape(line) for line in lines]
-    return [Markup("").join(_span(letter, text) for letter, text in row) for row in rows]
+    return [Markup("").join(_span(letter, text) for letter, text in row) for row in token_rows(lines)]
+
+
+def token_rows(lines: Sequence[str]) -> list[list[tuple[str, str]]]:
+    """(class letter or "", text) pieces of each line; joined, a row's texts are the line."""
+    if len(lines) <= LINES_AT_MOST:
+        rows = _rows(_tokens("\n".join(lines)))
+        if ["".join(text for _, text in row) for row in rows] == list(lines):
+            return rows
+    return [[("", line)] for line in lines]  # too long, or the lexer changed something: no colours
 
 
 def _tokens(text: str) -> list[tuple[str, str]]:

@@ -1,0 +1,66 @@
+"""Lines of styled text for a terminal: no markup is interpreted, and an ASCII terminal gets ASCII."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Piece = str | tuple[str, str]  # text, or (text, style)
+
+TAB_WIDTH = 4
+_ASCII = str.maketrans(
+    {"–": "-", "…": "...", "→": "->", "└": "`", "─": "-", "█": "#", "·": ".", "⋮": ":", "▸": ">", "●": "*", "—": "-"}
+)
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+class Writer:
+    """Prints to a rich Console what it is given, as text and nothing else."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self.width = console.width
+        self.ascii_only = console.options.ascii_only
+
+    def text(self, *pieces: Piece) -> Text:
+        built = Text(overflow="ellipsis")
+        for piece in pieces:
+            text, style = (piece, "") if isinstance(piece, str) else piece
+            built.append(self._encodable(text), style)
+        return built
+
+    def line(self, *pieces: Piece) -> None:
+        """One line, cut at the terminal's edge."""
+        self._console.print(self.text(*pieces), no_wrap=True, crop=True, highlight=False)
+
+    def paragraph(self, *pieces: Piece, indent: int = 0) -> None:
+        """As many lines as it takes."""
+        grid = Table.grid()
+        grid.add_column(overflow="fold")
+        grid.add_row(self.text(*pieces))
+        self.table(grid, indent)
+
+    def table(self, table: Table, indent: int = 0) -> None:
+        outer = Table.grid(padding=(0, 0, 0, indent))
+        outer.add_row(table)
+        self._console.print(outer, highlight=False)
+
+    def blank(self) -> None:
+        self._console.print()
+
+    def bar(self, share: float, width: int) -> str:
+        """A bar of `width` cells, full at a share of 1."""
+        cells = max(0.0, min(share, 1.0)) * width
+        if self.ascii_only:
+            return ("#" * round(cells)).ljust(width)
+        whole = int(cells)
+        part = _EIGHTHS[round((cells - whole) * 8)] if whole < width else ""
+        if share > 0 and not whole and part == " ":
+            part = "▏"
+        return ("█" * whole + part).ljust(width)[:width]
+
+    def _encodable(self, text: str) -> str:
+        if not self.ascii_only:
+            return text
+        return text.translate(_ASCII).encode("ascii", "backslashreplace").decode("ascii")
