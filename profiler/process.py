@@ -130,6 +130,24 @@ def started(
 
 
 @contextlib.contextmanager
+def piped(argv: Sequence[str | Path]) -> Iterator[IO[bytes]]:
+    """A program's output as a binary stream. One that is not read to its end ends with the block.
+
+    Raises ProcessError when a program that was read to its end failed.
+    """
+    command = [str(find(str(argv[0]))), *map(str, argv[1:])]
+    with _group(command, cwd=None, env=environment(), merge=False) as process:
+        assert process.stdout is not None
+        errors: list[bytes] = []
+        drain = threading.Thread(target=_drain, args=(process.stderr, errors), daemon=True)
+        drain.start()
+        yield process.stdout
+        if process.stdout.read(1) == b"" and process.wait():
+            drain.join(GRACE_SECONDS)
+            raise ProcessError(f"{argv[0]} failed: {_last_words(Completed(process.returncode, '', _decoded(errors)))}")
+
+
+@contextlib.contextmanager
 def _group(
     command: list[str], *, cwd: Path | None, env: dict[str, str], merge: bool
 ) -> Iterator[subprocess.Popen[bytes]]:
@@ -175,7 +193,7 @@ def _collect(
         alarm.cancel()
     if expired.is_set():
         return None
-    return Completed(process.returncode, _text(b"".join(output)), _text(b"".join(errors)))
+    return Completed(process.returncode, _decoded(output), _decoded(errors))
 
 
 def _drain(pipe: IO[bytes] | None, into: list[bytes]) -> None:
@@ -218,6 +236,10 @@ def _signal_group(group: int, number: int) -> bool:
 def _last_words(completed: Completed) -> str:
     lines = [line.strip() for line in (completed.errors or completed.output).splitlines() if line.strip()]
     return lines[-1] if lines else f"exit code {completed.exit_code}"
+
+
+def _decoded(parts: list[bytes]) -> str:
+    return _text(b"".join(parts))
 
 
 def _text(data: bytes) -> str:

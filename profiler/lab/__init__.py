@@ -1,5 +1,11 @@
-"""Kernels to run in virtual machines: find, fetch, check and unpack them; the guest's image; QEMU."""
+"""Kernels to run in virtual machines: find, fetch, check and unpack them; the guest's image; QEMU.
 
-from profiler.lab.store import find, from_path, list_cached
+find(version) and list_cached() look at the cache only; available(progress) and fetch(version, progress) ask the
+mirrors. A progress callback gets what is being done, and how much of it (0 to 1) where that is known.
+"""
 
-__all__ = ["find", "from_path", "list_cached"]
+from profiler.lab.catalogue import Available
+from profiler.lab.fetch import available, fetch
+from profiler.lab.store import cache_directory, find, from_path, list_cached
+
+__all__ = ["Available", "available", "cache_directory", "fetch", "find", "from_path", "list_cached"]

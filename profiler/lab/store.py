@@ -18,7 +18,7 @@ import re
 from pathlib import Path
 
 from profiler.errors import MismatchError, MissingError, UsageError
-from profiler.lab import elf_note
+from profiler.lab import debian_version, elf_note
 from profiler.model import Kernel
 
 ARCH = "x86_64"
@@ -38,23 +38,13 @@ def kernels_directory() -> Path:
 def list_cached() -> list[Kernel]:
     """The fetched kernels, oldest version first."""
     kernels = [read(path.parent) for path in kernels_directory().glob("*/kernel.json")]
-    return sorted(kernels, key=lambda kernel: numbers(kernel.package_version))
+    return sorted(kernels, key=lambda kernel: debian_version.key(kernel.package_version))
 
 
 def find(version: str) -> Kernel | None:
     """The newest cached kernel of a version like "6.1" or "6.1.192-2", or None."""
-    matching = [kernel for kernel in list_cached() if matches(kernel.package_version, version)]
+    matching = [kernel for kernel in list_cached() if debian_version.matches(kernel.package_version, version)]
     return matching[-1] if matching else None
-
-
-def matches(package_version: str, wanted: str) -> bool:
-    """Is "6.1.192-2" a "6.1"? Whole numbers are compared: it is no "6.19" and no "6.1.19"."""
-    return package_version == wanted or re.match(re.escape(wanted) + r"(?![0-9])", package_version) is not None
-
-
-def numbers(package_version: str) -> tuple[int, ...]:
-    """A sort key for versions of one kind of package (7.3.4-1~bpo13+1)."""
-    return tuple(map(int, re.findall(r"\d+", package_version)))
 
 
 def read(directory: Path) -> Kernel:

@@ -19,8 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from profiler import lab
-from profiler.errors import MissingError, UsageError
-from profiler.model import Kernel
+from profiler.errors import UsageError
 from profiler.target.local import Local
 from profiler.target.session import Session, Target
 from profiler.target.vm import VirtualMachine
@@ -44,16 +43,9 @@ def open_target(spec: str, *, progress: Progress = _quiet) -> Target:
         return Local()
     if kind == "vm" and rest:
         if rest[0].isdigit() and not Path(rest).is_dir():
-            return VirtualMachine(spec, _debian_kernel(rest))
+            return VirtualMachine(spec, lab.find(rest) or lab.fetch(rest, progress))
         return VirtualMachine(spec, lab.from_path(Path(rest)))
     raise UsageError(f"there is no target {spec!r}", hint=f"{_nearest(spec)}targets are local, vm:VERSION and vm:PATH")
-
-
-def _debian_kernel(version: str) -> Kernel:
-    kernel = lab.find(version)
-    if kernel is None:
-        raise MissingError(f"no kernel {version} is on this machine", hint=f"whyerrno kernels fetch {version}")
-    return kernel
 
 
 def _nearest(spec: str) -> str:

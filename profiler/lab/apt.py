@@ -1,0 +1,224 @@
+"""Debian's archive through this machine's own apt, without root: a private configuration beside its own.
+
+The mirrors are the ones that apt already uses here; no address is written in this program. Signatures are
+checked against Debian's archive keyring, as apt always does with `signed-by`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from profiler import process
+from profiler.errors import MissingError
+
+Progress = Callable[[str, float | None], None]
+
+MIRROR_VARIABLE = "WHYERRNO_DEBIAN_MIRROR"
+CODENAMES = ("bullseye", "bookworm", "trixie")
+_KEYRINGS = ("/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp")
+_FRESH_SECONDS = 12 * 3600
+_UPDATE_SECONDS = 600.0
+_DOWNLOAD_SECONDS = 3600.0
+_SAFE = re.compile(r"^[^\s\[\]\"]+$")  # a word of a sources list
+
+
+class NotFoundError(MissingError):
+    """The mirror lists a package and does not have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mirrors:
+    """Where this machine's apt gets Debian from; both may be the same."""
+
+    main: str
+    security: str
+    codenames: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PackageVersion:
+    name: str
+    version: str
+    suite: str
+
+
+class Apt:
+    """apt-get and apt-cache with all state in one directory of this user's."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def update(self, progress: Progress, *, force: bool = False) -> None:
+        """Fetch the package lists of all suites that the mirrors have, unless they are some hours old only.
+
+        Suites that a mirror lacks are passed over. Raises MissingError where nothing could be fetched and
+        nothing is here from before.
+        """
+        stamp = self._directory / "updated"
+        if not force and stamp.exists() and time.time() - stamp.stat().st_mtime < _FRESH_SECONDS:
+            return
+        self._lay_out(find_mirrors())
+        progress("fetching package lists", 0.0)
+        completed = self._run(["apt-get", "update"], _UPDATE_SECONDS, progress, "fetching package lists")
+        if self._has_lists():
+            stamp.touch()
+            return
+        raise MissingError(f"no package list could be fetched: {_first_error(completed.errors)}", hint=_OFFLINE)
+
+    def names(self, prefix: str) -> list[str]:
+        return self._run(["apt-cache", "pkgnames", prefix], 120).output.split()
+
+    def versions(self, names: list[str]) -> Iterator[PackageVersion]:
+        if not names:
+            return
+        # linux-source-6.1 | 6.1.192-2 | http://... bookworm-security/main amd64 Packages
+        for line in self._run(["apt-cache", "madison", *names], 120).output.splitlines():
+            fields = [field.strip() for field in line.split("|")]
+            if len(fields) == 3 and fields[2].endswith(" Packages"):
+                yield PackageVersion(fields[0], fields[1], fields[2].split()[1].partition("/")[0])
+
+    def download_bytes(self, packages: list[str]) -> int:
+        """Size of the files of packages given as NAME=VERSION."""
+        shown = self._run(["apt-cache", "show", *packages], 120).output
+        return sum(int(line.split()[1]) for line in shown.splitlines() if line.startswith("Size: "))
+
+    def download(self, packages: list[str], into: Path, progress: Progress, phase: str) -> None:
+        """Fetch packages given as NAME=VERSION; what came of an interrupted try is kept and completed.
+
+        Raises NotFoundError when the mirror does not have one, MissingError when it cannot be reached.
+        """
+        into.mkdir(parents=True, exist_ok=True)
+        argv = ["apt-get", "download", *packages]
+        completed = self._run(argv, _DOWNLOAD_SECONDS, progress, phase, into)
+        if completed.exit_code:
+            reason = _first_error(completed.errors)
+            if " 404 " in completed.errors or "Can't find a source" in completed.errors:
+                raise NotFoundError(reason)
+            raise MissingError(f"fetching failed: {reason}", hint=_OFFLINE)
+
+    def _lay_out(self, mirrors: Mirrors) -> None:
+        for name in ("lists/partial", "cache/archives/partial", "etc"):
+            (self._directory / name).mkdir(parents=True, exist_ok=True)
+        (self._directory / "status").touch()
+        (self._directory / "sources.list").write_text(_sources(mirrors, keyring()), encoding="utf-8")
+
+    def _has_lists(self) -> bool:
+        return any((self._directory / "lists").glob("*_Packages*"))
+
+    def _options(self) -> list[str]:
+        at = self._directory
+        settings = {
+            "Dir::Etc::SourceList": at / "sources.list",
+            "Dir::Etc::SourceParts": "-",
+            "Dir::Etc::Preferences": "-",
+            "Dir::Etc::PreferencesParts": "-",
+            "Dir::State::Lists": at / "lists",
+            "Dir::State::status": at / "status",
+            "Dir::Cache": at / "cache",
+            "APT::Architecture": "amd64",
+            "APT::Architectures": "amd64",
+            "APT::Get::List-Cleanup": "0",  # a suite that fails for once keeps its list
+            "APT::Sandbox::User": "root",  # who runs as root: the user _apt cannot write to a private folder
+            "Acquire::Languages": "none",
+            "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled": "false",
+            "Acquire::Retries": "2",
+            "Debug::NoLocking": "1",  # our own lock is held around all this
+        }
+        return [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
+
+    def _run(
+        self,
+        argv: list[str],
+        timeout: float,
+        progress: Progress | None = None,
+        phase: str = "",
+        cwd: Path | None = None,
+    ) -> process.Completed:
+        command = [argv[0], *self._options(), *argv[1:]]
+        if progress is None:
+            return process.run(command, timeout=timeout, check=False, cwd=cwd)
+
+        def on_line(line: str) -> None:
+            # dlstatus:1:12.3:Retrieving file 1 of 3 (5s remaining)
+            fields = line.split(":")
+            if fields[0] == "dlstatus" and len(fields) > 2:
+                with contextlib.suppress(ValueError):
+                    progress(phase, min(float(fields[2]) / 100, 1.0))
+
+        command[1:1] = ["-q", "-o", "APT::Status-Fd=1"]
+        return process.run(command, timeout=timeout, check=False, cwd=cwd, on_line=on_line)
+
+
+_OFFLINE = "check the network; a cached kernel and vm:PATH need none"
+
+
+def keyring() -> Path:
+    """Debian's archive keyring. Raises MissingError where it is not installed."""
+    for name in _KEYRINGS:
+        if Path(name).is_file():
+            return Path(name)
+    raise MissingError(
+        "Debian's archive keyring is not on this machine, so no package could be checked",
+        hint="install the package debian-archive-keyring",
+    )
+
+
+def find_mirrors() -> Mirrors:
+    """The mirrors of this machine's own apt configuration; WHYERRNO_DEBIAN_MIRROR names another.
+
+    Raises MissingError where apt has no Debian archive, as on Ubuntu.
+    """
+    wish = os.environ.get(MIRROR_VARIABLE, "")
+    if wish:
+        return Mirrors(wish, os.environ.get(f"{MIRROR_VARIABLE}_SECURITY", ""), CODENAMES)
+    form = "$(REPO_URI)\t$(RELEASE)\t$(ORIGIN)"
+    argv = ["apt-get", "indextargets", "--format", form, "Created-By: Packages"]
+    rows = [line.split("\t") for line in process.run(argv, timeout=60).output.splitlines()]
+    return choose_mirrors([(row[0], row[1], row[2]) for row in rows if len(row) == 3])
+
+
+def choose_mirrors(targets: list[tuple[str, str, str]]) -> Mirrors:
+    """From (repository, release, origin) of each package list that apt knows.
+
+    An origin is empty (or a literal "$(ORIGIN)") before the first `apt-get update`; then the release's name decides.
+    """
+    main, security, codenames = "", "", list(CODENAMES)
+    for uri, release, origin in targets:
+        codename = release.partition("-")[0].partition("/")[0]
+        if origin != "Debian" and not (origin in ("", "$(ORIGIN)") and codename in CODENAMES):
+            continue
+        if "-security" in release or release.endswith("/updates"):
+            security = security or uri
+        elif release in (codename, f"{codename}-updates", f"{codename}-backports"):
+            main = main or uri
+        if codename.isalpha() and codename not in codenames:
+            codenames.append(codename)
+    if not main:
+        raise MissingError(
+            "the apt of this machine has no Debian archive to fetch kernels from",
+            hint=f"set {MIRROR_VARIABLE} to the address of a Debian mirror, or use vm:PATH with a kernel of your own",
+        )
+    return Mirrors(main, security, tuple(codenames))
+
+
+def _sources(mirrors: Mirrors, key: Path) -> str:
+    for word in (mirrors.main, mirrors.security or mirrors.main):
+        if not _SAFE.match(word):
+            raise MissingError(f"{word!r} is not the address of a mirror")
+    lines = []
+    for codename in mirrors.codenames:
+        for suffix, uri in (("", mirrors.main), ("-backports", mirrors.main), ("-security", mirrors.security)):
+            if uri:
+                lines.append(f"deb [arch=amd64 signed-by={key}] {uri} {codename}{suffix} main\n")
+    return "".join(lines)
+
+
+def _first_error(text: str) -> str:
+    lines = [line[2:].strip() for line in text.splitlines() if line.startswith(("E:", "W:"))]
+    return lines[0] if lines else (text.strip().splitlines() or ["apt-get gave no reason"])[-1]

@@ -1,0 +1,124 @@
+"""Fetch a stock Debian kernel into the cache: whole, checked, and once, however many runs ask for it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from profiler.errors import MismatchError, MissingError
+from profiler.lab import catalogue, debian_version, elf_note, store, unpack
+from profiler.lab.apt import Apt, NotFoundError, Progress
+from profiler.lab.catalogue import Available
+from profiler.model import Kernel
+
+_PARTIAL = ".partial-"
+_UNPACKED_BYTES = 2 << 30  # vmlinux (up to 0.7 GB), sources (0.6 GB), and what stands beside them for a while
+
+
+def available(progress: Progress) -> list[Available]:
+    """The kernels that the mirrors have whole, newest last.
+
+    Raises MissingError where this machine's apt has no Debian archive, or none can be reached.
+    """
+    with _locked(progress):
+        return catalogue.available(_apt(), progress)
+
+
+def fetch(version: str, progress: Progress) -> Kernel:
+    """The newest kernel of `version` ("6.1", "6.1.192-2") that the mirrors have whole, from now on in the cache.
+
+    A package that is listed and gone leads to the next older kernel, which `progress` says. Raises MissingError
+    when there is none, when the disk is too small or the mirror out of reach.
+    """
+    with _locked(progress):
+        apt = _apt()
+        candidates = _candidates(apt, version, progress)
+        for candidate in candidates:
+            cached = store.find(candidate.package_version)
+            if cached is not None:
+                return cached
+            try:
+                return _fetch(apt, candidate, progress)
+            except NotFoundError as error:
+                progress(f"{candidate.package_version} is not whole on the mirror ({error}); trying the next", None)
+    raise MissingError(
+        f"no kernel {version} is whole on the mirror (image, debug info and source of one version)",
+        hint="whyerrno kernels list shows what there is",
+    )
+
+
+def _candidates(apt: Apt, version: str, progress: Progress) -> list[Available]:
+    """Newest first."""
+    listed = catalogue.available(apt, progress)
+    matching = [kernel for kernel in listed if debian_version.matches(kernel.package_version, version)]
+    if not matching:
+        series = sorted({debian_version.upstream(kernel.package_version)[:2] for kernel in listed})
+        known = ", ".join(".".join(map(str, numbers)) for numbers in series)
+        raise MissingError(f"the mirror has no kernel {version}", hint=f"it has {known}" if known else "")
+    return matching[::-1]
+
+
+def _fetch(apt: Apt, kernel: Available, progress: Progress) -> Kernel:
+    packages = list(kernel.packages)
+    directory = store.kernels_directory()
+    directory.mkdir(parents=True, exist_ok=True)
+    _require_space(apt.download_bytes(packages), directory, kernel)
+    downloads = directory.parent / "downloads" / kernel.package_version
+    apt.download(packages, downloads, progress, f"fetching Debian kernel {kernel.package_version}")
+    staging = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=directory))
+    try:
+        staging.chmod(0o755)
+        _unpack(kernel, downloads, staging, progress)
+        staging.rename(directory / kernel.package_version)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    shutil.rmtree(downloads, ignore_errors=True)
+    return store.read(directory / kernel.package_version)
+
+
+def _unpack(kernel: Available, downloads: Path, into: Path, progress: Progress) -> None:
+    files = {path.name.partition("_")[0]: path for path in downloads.glob("*.deb")}
+    names = [package.partition("=")[0] for package in kernel.packages]
+    debug = f"linux-image-{kernel.release}-dbg"
+    sources = next(name for name in names if name.startswith("linux-source-"))
+    unpack.image_parts([files[name] for name in names if name not in (debug, sources)], into, progress)
+    unpack.vmlinux(files[debug], into / "vmlinux", progress)
+    unpack.source(files[sources], into / "source", progress)
+    release = store.banner(into / "image").split()[0]
+    if release != kernel.release:
+        raise MismatchError(f"the package of {kernel.release} holds a kernel that calls itself {release}")
+    build_id = elf_note.of_file(into / "vmlinux")
+    store.write(into, Kernel(release, kernel.package_version, build_id, store.ARCH))
+
+
+def _require_space(download: int, directory: Path, kernel: Available) -> None:
+    needed, free = download + _UNPACKED_BYTES, shutil.disk_usage(directory).free
+    if free < needed:
+        raise MissingError(
+            f"kernel {kernel.package_version} needs {needed / 1e9:.1f} GB in {directory}; {free / 1e9:.1f} GB are free",
+            hint="free some space, or set XDG_CACHE_HOME to a larger disk",
+        )
+
+
+def _apt() -> Apt:
+    return Apt(store.cache_directory() / "apt")
+
+
+@contextlib.contextmanager
+def _locked(progress: Progress) -> Iterator[None]:
+    """One run fetches at a time; the others wait. Staging directories found under the lock are a killed run's."""
+    directory = store.cache_directory()
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "fetch.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("waiting for another run that fetches", None)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in store.kernels_directory().glob(f"{_PARTIAL}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        yield
