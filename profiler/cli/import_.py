@@ -1,0 +1,72 @@
+"""whyerrno import: a recording made elsewhere, by perf alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from profiler.cli.names import check_errno, check_syscall, complete_errno, complete_syscall
+from profiler.cli.output import json_option
+from profiler.cli.progress import show_progress
+from profiler.cli.root import EXIT_STATUS, Settings, common_options
+from profiler.cli.verdict import conclude
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  whyerrno import perf.data --vmlinux vmlinux -o runs/imported
+  whyerrno import perf.data --vmlinux vmlinux --source ~/src/linux --syscall bind --errno EADDRINUSE -o runs/imported
+  perf script > perf.txt; whyerrno import perf.txt --vmlinux vmlinux -o runs/from-text
+
+"""
+    + EXIT_STATUS
+)
+@click.argument("data", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--vmlinux", type=click.Path(exists=True, path_type=Path), help="The kernel recorded, with debug information."
+)
+@click.option(
+    "--source", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Its source tree, same version."
+)
+@click.option("--syscall", metavar="NAME", shell_complete=complete_syscall, help="The call that failed.")
+@click.option("--errno", metavar="NAME", shell_complete=complete_errno, help="The errno it failed with.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Directory of the new run.")
+@click.option("--force", is_flag=True, help="Replace the output directory if it exists.")
+@click.option("--report/--no-report", default=True, show_default=True, help="Write report.html and the PNGs.")
+@json_option
+@common_options
+@click.pass_obj
+def command(
+    settings: Settings,
+    *,
+    data: Path,
+    vmlinux: Path | None,
+    source: Path | None,
+    syscall: str | None,
+    errno: str | None,
+    output: Path,
+    force: bool,
+    report: bool,
+    as_json: bool,
+) -> int:
+    """Make a run of DATA: a perf.data file, or the text of `perf script` or `perf annotate --stdio`.
+
+    Record with `perf record -a -g` while the call fails in a loop. Without --syscall and --errno there is a profile
+    per source line, and no verdict.
+    """
+    from profiler import pipeline
+
+    with show_progress(quiet=settings.quiet) as progress:
+        analysis = pipeline.import_perf(
+            data,
+            vmlinux=vmlinux,
+            source=source,
+            syscall=check_syscall(syscall) if syscall else "",
+            errno=check_errno(errno) if errno else "",
+            out=output,
+            force=force,
+            progress=progress,
+        )
+    return conclude(analysis, output, as_json=as_json, report=report)

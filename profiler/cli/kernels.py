@@ -1,0 +1,145 @@
+"""whyerrno kernels: what stock kernels are here, and fetching more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from profiler.cli.output import json_option, print_columns, print_json
+from profiler.cli.progress import show_progress
+from profiler.cli.root import Settings, common_options
+
+if TYPE_CHECKING:
+    from profiler.model import Kernel
+
+PARTS = ("image", "vmlinux", "source", "modules", "config")
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  whyerrno kernels list
+  whyerrno kernels list --available
+  whyerrno kernels fetch 6.12
+  whyerrno kernels path 6.12 vmlinux
+"""
+)
+def command() -> None:
+    """Stock Debian kernels: image, debug information and source of exactly one package version."""
+
+
+@command.command(
+    "list",
+    epilog="""\b
+Examples:
+  whyerrno kernels list
+  whyerrno kernels list --available --json
+""",
+)
+@click.option("--available", is_flag=True, help="Ask apt's mirror which versions could be fetched, too.")
+@json_option
+@common_options
+@click.pass_obj
+def list_kernels(settings: Settings, available: bool, as_json: bool) -> int:
+    """List the kernels that were fetched."""
+    from profiler.lab import store
+
+    cached = sorted(store.list_cached(), key=lambda kernel: release_key(kernel.release))
+    rows = [describe(kernel) for kernel in cached]
+    if available:
+        with show_progress(quiet=settings.quiet) as progress:
+            progress("asking apt", None)
+            rows += fetchable({row["package_version"] for row in rows})
+    if as_json:
+        print_json(rows)
+    elif rows:
+        header = ("version", "release", "package_version", "state")
+        print_columns([name.upper() for name in header], [[row[name] for name in header] for row in rows])
+    else:
+        click.echo("no kernels fetched; `whyerrno kernels fetch 6.1` fetches one", err=True)
+    return 0
+
+
+@command.command(
+    epilog="""\b
+Examples:
+  whyerrno kernels fetch 6.12
+  whyerrno kernels fetch 5.10 6.1 6.12 7.3
+"""
+)
+@click.argument("versions", nargs=-1, required=True, metavar="VERSION...")
+@common_options
+@click.pass_obj
+def fetch(settings: Settings, versions: tuple[str, ...]) -> int:
+    """Fetch stock Debian kernels into $XDG_CACHE_HOME/whyerrno, through apt, signatures checked.
+
+    A VERSION is the first two numbers of a release. The newest package version that the mirror has whole is taken.
+    About 500 MB are downloaded and 1.5 GB kept for each. Needs no root.
+    """
+    from profiler import lab
+
+    for version in versions:
+        with show_progress(quiet=settings.quiet) as progress:
+            kernel = lab.fetch(version, progress)
+        click.echo(f"{version}: {kernel.release}, package version {kernel.package_version}")
+    return 0
+
+
+@command.command(
+    epilog="""\b
+Examples:
+  whyerrno kernels path 6.12
+  addr2line -ie $(whyerrno kernels path 6.12 vmlinux) ffffffff81000000
+"""
+)
+@click.argument("version")
+@click.argument("part", type=click.Choice(PARTS), required=False)
+@common_options
+def path(version: str, part: str | None) -> int:
+    """Print where a fetched kernel's PART lies; all parts when none is named."""
+    from profiler.cli.analyze import find_kernel
+    from profiler.errors import MissingError
+
+    kernel = find_kernel(version)
+    if part is None:
+        print_columns(("PART", "PATH"), [(name, str(getattr(kernel, name) or "-")) for name in PARTS])
+        return 0
+    found = getattr(kernel, part)
+    if found is None:
+        raise MissingError(f"kernel {version} has no {part}", hint=f"whyerrno kernels fetch {version}")
+    click.echo(found)
+    return 0
+
+
+def describe(kernel: Kernel) -> dict[str, str]:
+    return {
+        "version": ".".join(kernel.release.split(".")[:2]),
+        "release": kernel.release,
+        "package_version": kernel.package_version,
+        "build_id": kernel.build_id,
+        "state": "fetched",
+    }
+
+
+def release_key(release: str) -> tuple[int, ...]:
+    """Numbers of a release in order: 6.12 after 6.1."""
+    numbers = "".join(c if c.isdigit() else " " for c in release).split()
+    return tuple(int(number) for number in numbers)
+
+
+def fetchable(cached: set[str]) -> list[dict[str, str]]:
+    """Those that apt's mirror has whole, less the `cached` package versions."""
+    from profiler import lab
+
+    return [
+        {
+            "version": k.version,
+            "release": "",
+            "package_version": k.package_version,
+            "build_id": "",
+            "state": "available",
+        }
+        for k in lab.available()
+        if k.package_version not in cached
+    ]

@@ -1,0 +1,135 @@
+"""whyerrno run: record a failing call, analyze it, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from profiler.cli.names import (
+    TARGET_HELP,
+    check_errno,
+    check_syscall,
+    complete_errno,
+    complete_scenario,
+    complete_syscall,
+    complete_target,
+    default_output,
+    find_scenario,
+)
+from profiler.cli.output import json_option
+from profiler.cli.progress import show_progress
+from profiler.cli.root import EXIT_STATUS, Settings, common_options
+from profiler.cli.verdict import conclude
+from profiler.errors import UsageError
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  whyerrno run --scenario bind-eaddrinuse --target vm:6.1 -o runs/bind-6.1
+  whyerrno run --scenario io-uring-setup-enomem --target vm:7.3
+  whyerrno run --syscall bind --errno EADDRINUSE --target vm:6.1 -o runs/mine -- ./repro 5
+  whyerrno run --scenario openat-enoent --target vm:6.1 --json --no-report
+
+"""
+    + EXIT_STATUS
+)
+@click.option("--scenario", metavar="NAME", shell_complete=complete_scenario, help="A load of the project's own.")
+@click.option("--syscall", metavar="NAME", shell_complete=complete_syscall, help="The call that PROGRAM repeats.")
+@click.option("--errno", metavar="NAME", shell_complete=complete_errno, help="The errno it fails with.")
+@click.option("-t", "--target", default="local", show_default=True, shell_complete=complete_target, help=TARGET_HELP)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Directory of the run.  [default: runs/SCENARIO-TARGET-TIME]",
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0.1, 3600), default=10.0, show_default=True, help="How long to record."
+)
+@click.option(
+    "--frequency",
+    type=click.IntRange(1, 100_000),
+    default=8000,
+    show_default=True,
+    help="Samples a second and CPU to ask perf for.",
+)
+@click.option(
+    "--event",
+    default="auto",
+    show_default=True,
+    help="perf event; auto takes cycles with the best precision there is, else cpu-clock.",
+)
+@click.option(
+    "--file",
+    "files",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="A file that PROGRAM needs on the target; repeatable.",
+)
+@click.option("--force", is_flag=True, help="Replace the output directory if it exists.")
+@click.option("--report/--no-report", default=True, show_default=True, help="Write report.html and the PNGs.")
+@json_option
+@common_options
+@click.argument("program", nargs=-1, type=click.UNPROCESSED, metavar="[-- PROGRAM [ARGS]...]")
+@click.pass_obj
+def command(
+    settings: Settings,
+    *,
+    scenario: str | None,
+    syscall: str | None,
+    errno: str | None,
+    target: str,
+    output: Path | None,
+    seconds: float,
+    frequency: int,
+    event: str,
+    files: tuple[Path, ...],
+    force: bool,
+    report: bool,
+    as_json: bool,
+    program: tuple[str, ...],
+) -> int:
+    """Make a system call fail on a kernel, sample it, and name the line that made it fail.
+
+    The load is a scenario of the project (`whyerrno scenarios`), or a PROGRAM of your own that repeats the failing
+    call by itself; into a guest goes the program with its shared libraries and every --file.
+    """
+    from profiler import pipeline
+
+    what, syscall, errno = check_load(scenario, syscall, errno, program)
+    request = pipeline.RunRequest(
+        target=target,
+        scenario=scenario,
+        program=list(program),
+        files=list(files),
+        syscall=syscall,
+        errno=errno,
+        seconds=seconds,
+        frequency=frequency,
+        event=event,
+    )
+    directory = output or default_output(what, target)
+    with show_progress(quiet=settings.quiet) as progress:
+        analysis = pipeline.diagnose(request, directory, force=force, progress=progress)
+    return conclude(analysis, directory, as_json=as_json, report=report)
+
+
+def check_load(
+    scenario: str | None, syscall: str | None, errno: str | None, program: tuple[str, ...]
+) -> tuple[str, str, str]:
+    """What to call the run, its system call and its errno. Raises UsageError where the load is not well said."""
+    if scenario:
+        if syscall or errno or program:
+            raise UsageError("--scenario goes without --syscall, --errno and PROGRAM", hint="a scenario has its own")
+        found = find_scenario(scenario)
+        return scenario, found.syscall, found.errno
+    if not program:
+        raise UsageError(
+            "nothing to run",
+            hint="--scenario NAME (`whyerrno scenarios` lists them), or --syscall NAME --errno NAME -- PROGRAM ARGS",
+        )
+    if not syscall or not errno:
+        raise UsageError("a program needs --syscall and --errno", hint="the call it repeats and how that fails")
+    return Path(program[0]).name, check_syscall(syscall), check_errno(errno)

@@ -1,0 +1,43 @@
+"""How a command that ends in one Analysis says it: JSON or the terminal report, the files, the exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from profiler.cli.output import print_json
+from profiler.model import EXIT_CODES, Analysis
+
+
+def conclude(analysis: Analysis, directory: Path, *, as_json: bool, report: bool) -> int:
+    """Print `analysis`, write its report into `directory` if asked, and return the exit code."""
+    files = write_report(analysis, directory) if report else []
+    if as_json:
+        print_json(analysis.to_json())
+    else:
+        print_terminal_report(analysis)
+        click.echo(f"\nrecording {directory}")
+        for file in files:
+            click.echo(f"wrote     {file}")
+    return EXIT_CODES[analysis.conclusion]
+
+
+def write_report(analysis: Analysis, directory: Path) -> list[Path]:
+    """report.html and the two PNGs, in `directory`; their paths."""
+    from reports import html, plots
+
+    directory.mkdir(parents=True, exist_ok=True)
+    page, lines, candidates = directory / "report.html", directory / "lines.png", directory / "candidates.png"
+    html.write_report(analysis, page)
+    plots.write_line_plot(analysis, lines)
+    plots.write_candidate_plot(analysis, candidates)
+    return [page, lines, candidates]
+
+
+def print_terminal_report(analysis: Analysis) -> None:
+    from rich.console import Console
+
+    from reports import terminal
+
+    terminal.render(analysis, Console())
