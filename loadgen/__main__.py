@@ -1,7 +1,7 @@
 """python3 -m loadgen SCENARIO --seconds S --result load.json [--loop LIBRARY] [--no-wait] [--calls N]
 python3 -m loadgen --list [--json]
 
-Sets the failure up, prints "ready PID", waits for a line on standard input (or its end), loops, writes a
+Sets the failure up, prints "ready PID", waits for a line on standard input, loops, undoes the set-up and writes a
 LoadResult. Exit code 0 when the loop ran, whatever it saw; an error's own code otherwise.
 No argparse and no profiler.model: under emulation their imports cost more than all the rest.
 """
@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 from loadgen import loop
+from loadgen.leftovers import remove_leftovers
 from loadgen.scenario import Call, Scenario
 from loadgen.setup import Setup
 from profiler.errors import MissingError, ProfilerError, RecordError, UsageError
@@ -82,13 +84,18 @@ def run_scenario(scenario: Scenario, options: dict[str, str]) -> None:
     if not options.get("--result"):
         raise UsageError("--result is missing", hint=USAGE)
     library = loop.load_library(options.get("--loop") or build())
-    terminate_by_exception()
+    set_signals(leave)
+    remove_leftovers()
     with Setup() as setup:
         call = prepared(scenario, setup)
+        setup.at_end(lambda: set_signals(None))
         planned = loop.plan(call, setup, seconds, calls_limit)
+        die_with_parent()
         announce(wait="--no-wait" not in options)
         outcome = loop.run(library, planned)
     write_result(options["--result"], outcome)
+    if loop.STOPPED_BY[outcome.stopped_by] == "error":
+        raise RecordError(message(outcome))
 
 
 def number(options: dict[str, str], name: str, default: float) -> float:
@@ -110,15 +117,23 @@ def build() -> str:
     return str(loop_library(Path(cache).expanduser() / "whyerrno"))
 
 
-def terminate_by_exception() -> None:
-    """SIGTERM while setting up or waiting undoes the set-up, as SIGINT does; the loop itself sees both."""
+def leave(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def set_signals(action: Callable[[int, object], None] | None) -> None:
+    """What SIGTERM and SIGINT do outside the loop: end it, so that the set-up is undone; None: nothing, meanwhile."""
     import signal
 
-    def leave(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
+    signal.signal(signal.SIGTERM, action or signal.SIG_IGN)
+    signal.signal(signal.SIGINT, action or signal.SIG_IGN)
 
-    signal.signal(signal.SIGTERM, leave)
-    signal.signal(signal.SIGINT, leave)
+
+def die_with_parent() -> None:
+    """SIGTERM when the recorder dies. Set last: the kernel forgets it when the user id changes (prctl(2))."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, 15, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGTERM
 
 
 def prepared(scenario: Scenario, setup: Setup) -> Call:
@@ -133,8 +148,8 @@ def prepared(scenario: Scenario, setup: Setup) -> Call:
 def announce(*, wait: bool) -> None:
     sys.stdout.write(f"ready {os.getpid()}\n")
     sys.stdout.flush()
-    if wait:
-        sys.stdin.readline()
+    if wait and not sys.stdin.readline():
+        raise RecordError("standard input ended before the line that starts the loop", hint="or use --no-wait")
 
 
 def write_result(path: str, outcome: loop.Outcome) -> None:

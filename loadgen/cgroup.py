@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 
+from loadgen.leftovers import MOUNT_PREFIX, PREFIX, mount_point, temporary_directory
 from profiler.errors import MissingError
 
 
@@ -16,9 +17,9 @@ class MemoryCgroup:
     """
 
     def __init__(self, limits: dict[str, str], at_end: Callable[[Callable[[], object]], None]) -> None:
-        root = _mount_point() or _mount(at_end)
+        root = mount_point() or _mount(at_end)
         _enable_memory_controller(root, at_end)
-        path = f"{root}/whyerrno-load-{os.getpid()}"
+        path = f"{root}/{PREFIX}{os.getpid()}"
         os.mkdir(path)  # pathlib is slow to import
         at_end(lambda: _remove(path))
         for name, value in limits.items():
@@ -42,21 +43,12 @@ def _write(path: str, value: str) -> None:
         os.close(descriptor)
 
 
-def _mount_point() -> str | None:
-    for line in _read("/proc/self/mounts").splitlines():
-        # cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid,nodev,noexec,relatime 0 0
-        _, mounted_on, kind, *_ = line.split(" ")
-        if kind == "cgroup2":
-            return mounted_on
-    return None
-
-
 def _mount(at_end: Callable[[Callable[[], object]], None]) -> str:
     """Mounts the hierarchy where nobody has: in a guest."""
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
-    path = f"/tmp/whyerrno-cgroup-{os.getpid()}"  # noqa: S108  mkdir refuses an existing one
+    path = f"{temporary_directory()}/{MOUNT_PREFIX}{os.getpid()}"  # mkdir refuses an existing one
     os.mkdir(path, 0o700)
     at_end(lambda: os.rmdir(path))
     if libc.mount(b"none", path.encode(), b"cgroup2", 0, None) != 0:

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/sysinfo.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -29,6 +30,7 @@
 #define MEMORY_CHECK_NS 20000000LL       /* look at free memory every 20 ms */
 #define MEMORY_PAUSE_NS 10000000LL       /* let RCU free what the loop left behind */
 #define MEMORY_PATIENCE_NS 3000000000LL  /* give up when memory has not come back by then */
+#define OVERTIME_NS 100000000LL          /* a batch that turned slow is cut off this long after the deadline */
 
 enum stopped_by { BY_TIME, BY_SUCCESS, BY_MEMORY, BY_ERROR, BY_SIGNAL, BY_COUNT };
 
@@ -58,11 +60,11 @@ struct outcome {
     uint64_t failures[ERRNOS];
 };
 
-static volatile sig_atomic_t signalled;
+static volatile sig_atomic_t stop_signal; /* SIGINT, SIGTERM, or the deadline's SIGALRM */
 
 static void note_signal(int number)
 {
-    signalled = number;
+    stop_signal = number;
 }
 
 static inline __attribute__((always_inline)) int64_t raw_syscall(int64_t call, const int64_t *arguments)
@@ -118,7 +120,7 @@ static int wait_for_memory(const struct plan *plan, struct outcome *outcome)
 {
     int64_t deadline = now_ns() + MEMORY_PATIENCE_NS;
     while (memory_is_short(plan)) {
-        if (signalled || now_ns() > deadline)
+        if (stop_signal || now_ns() > deadline)
             return 0;
         outcome->pauses++;
         sleep_ns(MEMORY_PAUSE_NS);
@@ -134,11 +136,11 @@ static void undo_success(const struct plan *plan, int64_t result)
     raw_syscall(plan->undo_number, arguments);
 }
 
-/* Up to `size` calls; 0 when a success ends the loop. */
+/* Up to `size` calls, fewer when a signal arrives; 0 when a success ends the loop. */
 static int run_batch(const struct plan *plan, struct outcome *outcome, uint64_t size)
 {
     const struct plan mine = *plan; /* so that the compiler need not reload it after each call */
-    for (uint64_t i = 0; i < size; i++) {
+    for (uint64_t i = 0; i < size && !stop_signal; i++) {
         int64_t result = raw_syscall(mine.number, mine.arguments);
         outcome->calls++;
         if (__builtin_expect((uint64_t)result > -(uint64_t)ERRNOS, 1)) {
@@ -162,6 +164,11 @@ static uint64_t next_batch(uint64_t size, int64_t took)
     return took > BATCH_GOAL_NS * 2 && size > 1 ? size / 2 : size;
 }
 
+static enum stopped_by by_signal(void)
+{
+    return stop_signal == SIGALRM ? BY_TIME : BY_SIGNAL;
+}
+
 static enum stopped_by loop_until_stopped(const struct plan *plan, struct outcome *outcome)
 {
     int64_t started = now_ns(), now = started, next_memory_check = started;
@@ -169,11 +176,11 @@ static enum stopped_by loop_until_stopped(const struct plan *plan, struct outcom
     for (;;) {
         if (now >= next_memory_check) {
             if (!wait_for_memory(plan, outcome))
-                return signalled ? BY_SIGNAL : BY_MEMORY;
+                return stop_signal ? by_signal() : BY_MEMORY;
             next_memory_check = now + MEMORY_CHECK_NS;
         }
-        if (signalled)
-            return BY_SIGNAL;
+        if (stop_signal)
+            return by_signal();
         if (plan->calls_limit && plan->calls_limit - outcome->calls < size)
             size = plan->calls_limit - outcome->calls;
         if (!run_batch(plan, outcome, size))
@@ -188,12 +195,28 @@ static enum stopped_by loop_until_stopped(const struct plan *plan, struct outcom
     }
 }
 
-static void catch_signals(struct sigaction *old_interrupt, struct sigaction *old_terminate)
+static const int caught[] = {SIGINT, SIGTERM, SIGALRM};
+#define CAUGHT (sizeof caught / sizeof caught[0])
+
+static void catch_signals(struct sigaction *before)
 {
     struct sigaction action = {.sa_handler = note_signal};
-    signalled = 0;
-    sigaction(SIGINT, &action, old_interrupt);
-    sigaction(SIGTERM, &action, old_terminate);
+    stop_signal = 0;
+    for (size_t i = 0; i < CAUGHT; i++)
+        sigaction(caught[i], &action, &before[i]);
+}
+
+static void restore_signals(const struct sigaction *before)
+{
+    for (size_t i = 0; i < CAUGHT; i++)
+        sigaction(caught[i], &before[i], NULL);
+}
+
+/* 0 disarms. */
+static void set_alarm(int64_t after_ns)
+{
+    struct itimerval timer = {.it_value = {after_ns / 1000000000LL, after_ns % 1000000000LL / 1000}};
+    setitimer(ITIMER_REAL, &timer, NULL);
 }
 
 /* Writing "0" to cgroup.procs moves the writer itself. */
@@ -205,9 +228,10 @@ static int enter_cgroup(int64_t descriptor)
 /* Runs the plan in the calling thread and fills `outcome`, whose pages are touched before the loop begins. */
 void whyerrno_loop(const struct plan *plan, struct outcome *outcome)
 {
-    struct sigaction old_interrupt, old_terminate;
+    struct sigaction before[CAUGHT];
     memset(outcome, 0, sizeof *outcome);
-    catch_signals(&old_interrupt, &old_terminate);
+    catch_signals(before);
+    set_alarm(plan->duration_ns + OVERTIME_NS);
     prctl(PR_SET_NAME, plan->comm);
     int64_t started = now_ns();
     if (enter_cgroup(plan->enter_descriptor)) {
@@ -218,6 +242,6 @@ void whyerrno_loop(const struct plan *plan, struct outcome *outcome)
         outcome->error = errno;
     }
     outcome->elapsed_ns = now_ns() - started;
-    sigaction(SIGINT, &old_interrupt, NULL);
-    sigaction(SIGTERM, &old_terminate, NULL);
+    set_alarm(0);
+    restore_signals(before);
 }

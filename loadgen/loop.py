@@ -14,7 +14,12 @@ COMM = "whyerrno-load"
 STOPPED_BY = ("time", "success", "memory", "error", "signal", "count")
 ERRNOS = 4096
 NO_SYSCALL = -1
-MEMORY_FLOOR = 96 << 20  # bytes; below it perf and the shell begin to suffer in a small guest
+MEMORY_FLOOR = 96 << 20  # bytes that perf, the shell and the kernel need to go on
+
+
+def memory_floor() -> int:
+    """MEMORY_FLOOR, or a sixteenth of a smaller machine's memory."""
+    return min(MEMORY_FLOOR, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 16)
 
 
 class Plan(ctypes.Structure):
@@ -47,7 +52,7 @@ class Outcome(ctypes.Structure):
     ]
 
 
-def plan(call: Call, setup: Setup, seconds: float, calls_limit: int = 0, memory_floor: int = MEMORY_FLOOR) -> Plan:
+def plan(call: Call, setup: Setup, seconds: float, calls_limit: int = 0, floor: int | None = None) -> Plan:
     undo = call.undo
     cgroup = setup.cgroup
     return Plan(
@@ -58,7 +63,7 @@ def plan(call: Call, setup: Setup, seconds: float, calls_limit: int = 0, memory_
         undo_result_position=undo.result_position if undo else 0,
         duration_ns=int(seconds * 1e9),
         calls_limit=calls_limit,
-        memory_floor=memory_floor,
+        memory_floor=memory_floor() if floor is None else floor,
         enter_descriptor=cgroup.enter if cgroup else -1,
         leave_descriptor=cgroup.leave if cgroup else -1,
         meminfo_descriptor=setup.meminfo,

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 
 from loadgen.cgroup import MemoryCgroup
+from loadgen.leftovers import PREFIX, temporary_directory
 from profiler.errors import MissingError, RecordError
 
 TYPE_CHECKING = False
@@ -47,7 +48,7 @@ class Setup:
     def directory(self) -> str:
         """An empty directory of this load, which anyone may search; the same one each time."""
         if self._directory is None:
-            path = f"{os.environ.get('TMPDIR', '/tmp')}/whyerrno-load-{os.getpid()}"  # noqa: S108  mkdir refuses an existing one
+            path = f"{temporary_directory()}/{PREFIX}{os.getpid()}"  # mkdir refuses an existing one
             os.mkdir(path)  # pathlib is slow to import
             os.chmod(path, 0o755)  # noqa: S103  whatever the umask, an ordinary user must get in
             self._directory = path
@@ -140,6 +141,22 @@ class Setup:
         if os.geteuid() != 0:
             raise MissingError("this scenario needs root, to limit its own memory by a cgroup", hint="run it as root")
         self.cgroup = MemoryCgroup(limits, self.at_end)
+
+    def spared_by_oom_killer(self) -> None:
+        """A charge that meets the cgroup's limit then fails, where otherwise this process would be killed for it.
+
+        The kernel still reports each such failure at length: to its log, but not to the console, where printing to
+        a serial line would take longer than all the rest.
+        """
+        self.setting("/proc/self/oom_score_adj", "-1000")  # OOM_SCORE_ADJ_MIN
+        self.setting("/proc/sys/kernel/printk", "1")
+
+    def setting(self, path: str, value: str) -> None:
+        """Writes a file of /proc, and its former content at the end."""
+        descriptor = self.open(path, os.O_RDWR)
+        before = os.pread(descriptor, 100, 0)
+        os.pwrite(descriptor, value.encode(), 0)
+        self.at_end(lambda: os.pwrite(descriptor, before, 0))
 
     def anonymous_memory(self, size: int) -> int:
         """The address of private anonymous memory, unmapped at the end."""
