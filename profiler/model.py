@@ -131,7 +131,7 @@ class LoadResult:
     results: dict[str, int]  # "EADDRINUSE" → count; "0" stands for success
     pid: int  # of the load's first process; its descendants belong to it
     comm: str
-    stopped_by: str = "time"  # time, success, memory, error, signal
+    stopped_by: str = "time"  # time, success, memory, error, signal; exit: a program that ended by itself with status 0
     message: str = ""
 
 

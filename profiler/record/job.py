@@ -1,0 +1,71 @@
+"""The job file: what to record, as JSON, written by the host and checked here once.
+
+    {"syscall": "bind", "syscall_number": 49, "errno": "EADDRINUSE", "errno_number": 98,
+     "scenario": "bind-eaddrinuse", "program": [], "seconds": 10, "frequency": 8000,
+     "event": "auto", "loop_library": "/whyerrno/loop.so", "kernel_text": true}
+
+Either `scenario` names one of loadgen's, or `program` is the argument list of somebody's own program.
+"""
+
+import json
+
+from profiler.errors import UsageError
+
+MOST_SECONDS = 3600.0
+MOST_FREQUENCY = 1_000_000
+
+
+class Job:
+    """A job that was checked: every attribute has its type and lies in its range."""
+
+    def __init__(self, fields: dict[str, object]) -> None:
+        self.syscall = _text(fields, "syscall")
+        self.errno = _text(fields, "errno")
+        self.errno_number = int(_number(fields, "errno_number", 1, 4095))
+        self.syscall_number = int(_number(fields, "syscall_number", 0, 1 << 31))
+        self.seconds = _number(fields, "seconds", 0.01, MOST_SECONDS)
+        self.frequency = int(_number(fields, "frequency", 1, MOST_FREQUENCY))
+        self.event = _text(fields, "event", "auto")
+        self.scenario = _text(fields, "scenario", "")
+        self.program = _arguments(fields)
+        self.loop_library = _text(fields, "loop_library", "")
+        self.kernel_text = bool(fields.get("kernel_text", True))
+        if bool(self.scenario) == bool(self.program):
+            raise UsageError("a job needs either a scenario or a program, and not both")
+        if self.event.startswith("-"):
+            raise UsageError(f"{self.event!r} is not an event's name")
+
+
+def read_job(path: str) -> Job:
+    """Raises UsageError on a file that is absent, not JSON, or not a job."""
+    try:
+        with open(path, "rb") as file:
+            fields = json.load(file)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read as a job: {error}") from error
+    if not isinstance(fields, dict):
+        raise UsageError(f"{path}: a job is a JSON object, not a {type(fields).__name__}")
+    return Job(fields)
+
+
+def _text(fields: dict[str, object], name: str, default: str | None = None) -> str:
+    value = fields.get(name, default)
+    if value is None and default is not None:
+        return default
+    if not isinstance(value, str) or (default is None and not value) or "\0" in value:
+        raise UsageError(f"the job's {name!r} must be a text, not {value!r}")
+    return value
+
+
+def _number(fields: dict[str, object], name: str, least: float, most: float) -> float:
+    value = fields.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise UsageError(f"the job's {name!r} must be a number from {least:g} to {most:g}, not {value!r}")
+    return value
+
+
+def _arguments(fields: dict[str, object]) -> list[str]:
+    value = fields.get("program") or []
+    if not isinstance(value, list) or not all(isinstance(word, str) and "\0" not in word for word in value):
+        raise UsageError(f"the job's 'program' must be a list of arguments, not {value!r}")
+    return list(value)
