@@ -77,8 +77,8 @@ def decode(code: bytes, address: int) -> Iterator[Instruction]:
             return
 
 
-def place_of_register(register: Register) -> str:
-    return _NAMES.get(RegisterExt.full_register(register), "")
+def place_of_register(register: int) -> str:
+    return _NAMES.get(RegisterExt.full_register(register), "")  # type: ignore[arg-type]
 
 
 def signed(value: int, bits: int) -> int:
@@ -277,9 +277,9 @@ def tests_of(compare: Instruction | None, jump: Instruction) -> tuple[Test | Non
     return _relation(jump.condition_code, place, value, compare.mnemonic == Mnemonic.TEST)
 
 
-def _relation(condition: ConditionCode, place: str, value: int, is_test: bool) -> tuple[Test | None, Test | None]:
+def _relation(condition: int, place: str, value: int, is_test: bool) -> tuple[Test | None, Test | None]:
     if condition in _RELATIONS:
-        taken, other = _RELATIONS[condition]
+        taken, other = _RELATIONS[condition]  # type: ignore[index]
     elif is_test and condition in (ConditionCode.S, ConditionCode.NS):
         taken, other = ("<", ">=") if condition == ConditionCode.S else (">=", "<")
     elif value == _ERROR_BOUND and condition in (ConditionCode.A, ConditionCode.BE):

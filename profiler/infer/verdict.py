@@ -33,6 +33,11 @@ class SolvedCall:
     per_exposure: float
     callees: dict[int, list[SolvedCall]] = field(default_factory=dict)  # by start of the calling block
 
+    def origin_of(self, callee: SolvedCall) -> Origin:
+        """The origin that stands for what `callee` returned."""
+        start = next(start for start, callees in self.callees.items() if callee in callees)
+        return Origin(OriginKind.CALL, start)
+
     def value(self) -> CallValue:
         whole = log_sum([self.walks.log_errno, self.walks.log_other])
         if not math.isfinite(whole):
@@ -189,13 +194,8 @@ def decide(located: Located) -> Decision | None:
         if decision is not None:
             return decision
         if depth:
-            origin = _as_callers_origin(located.calls[depth - 1], call)
+            origin = located.calls[depth - 1].origin_of(call)
     return None
-
-
-def _as_callers_origin(caller: SolvedCall, callee: SolvedCall) -> Origin:
-    start = next(start for start, callees in caller.callees.items() if callee in callees)
-    return Origin(OriginKind.CALL, start)
 
 
 def _index_of(walk: list[Node], origin: Origin) -> int:

@@ -1,0 +1,252 @@
+"""conclude(): samples and code to an Analysis. The steps stand in their order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from profiler import __version__
+from profiler.conclude import annotate, places, words
+from profiler.conclude.places import Code, Source
+from profiler.infer import calltree, verdict
+from profiler.model import (
+    ANALYSIS_SCHEMA,
+    Analysis,
+    Branch,
+    Candidate,
+    Conclusion,
+    ErrorSite,
+    EvidenceNote,
+    KernelId,
+    LoadResult,
+    Manifest,
+    PerfRecording,
+    SampleCounts,
+)
+
+ENTRY_PREFIXES = {"x86_64": "__x64_sys_", "aarch64": "__arm64_sys_"}
+# System calls whose entry has another name than the call: (SYSCALL_DEFINE's name differs; arch/*/entry/syscalls).
+ENTRY_NAMES = {
+    "stat": "newstat",
+    "fstat": "newfstat",
+    "lstat": "newlstat",
+    "newfstatat": "newfstatat",
+    "uname": "newuname",
+    "umount2": "umount",
+    "sendfile": "sendfile64",
+}
+# Functions that call the entry function: they stand in the chain even where the entry left by a tail call.
+DISPATCHERS = {"do_syscall_64", "x64_sys_call", "do_syscall_x64", "invoke_syscall", "__invoke_syscall"}
+LEAST_SAMPLES = 50  # below this no path is named
+LEAST_CONFIDENCE = 0.8  # below this the verdict is inconclusive
+MOST_CONFIDENCE = 0.99  # what is not modelled is never less likely than one in a hundred
+_LOST_TOO_MANY = 0.05
+_CANDIDATES_SHOWN = 25
+
+
+class KernelCode(Code, Protocol):
+    def symbol(self, name: str) -> int | None: ...
+    def histograms(self, addresses: NDArray[np.uint64]) -> Mapping[annotate.Key, annotate.Histogram]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is asked: which call, which errno, of which load, on which kernel."""
+
+    syscall: str
+    errno: str
+    errno_number: int
+    kernel: KernelId
+    kaslr_offset: int
+    emulated: bool
+    manifest: Manifest | None
+    load: LoadResult | None
+
+
+def conclude(subject: Subject, data: PerfRecording, code: KernelCode, source: Source | None) -> Analysis:
+    """The Analysis of one recording."""
+    started = time.monotonic()
+    rows = _rows_of_load(subject, data)
+    counts = _counts(data, rows)
+    warnings = _warnings(subject, counts)
+    blank = _blank(subject, counts, warnings)
+    if subject.load is not None and _not_reproduced(subject.errno, subject.load):
+        reason = words.not_reproduced(subject.syscall, subject.errno, subject.load)
+        return replace(blank, conclusion=Conclusion.NOT_REPRODUCED, reason=reason)
+    gathered = _gather(subject, data, rows, code)
+    counts = replace(counts, on_path=gathered.on_path)
+    if gathered.on_path < LEAST_SAMPLES:
+        steps = ["record longer (--seconds) or more often (--frequency)", "check that the program repeats the call"]
+        reason = words.too_few(subject.syscall, gathered.on_path)
+        return replace(blank, samples=counts, reason=reason, next_steps=steps)
+    inference = verdict.Inference(code.graph, subject.errno_number, subject.emulated)
+    candidates = verdict.candidates(inference.solve(gathered.root))
+    seconds = time.monotonic() - started
+    blank = replace(blank, samples=counts)
+    return _assemble(blank, subject, data, rows, code, source, candidates, seconds)
+
+
+def _rows_of_load(subject: Subject, data: PerfRecording) -> NDArray[np.int64]:
+    """Indices of the samples taken in the load's processes; all of them where the load is not known."""
+    if subject.load is None or subject.load.pid <= 0:
+        return np.arange(len(data.samples.ip))
+    pids = {subject.load.pid}
+    grown = True
+    while grown:
+        children = {child for child, parent in data.parents.items() if parent in pids} - pids
+        pids |= children
+        grown = bool(children)
+    return np.flatnonzero(np.isin(data.samples.pid, sorted(pids)))
+
+
+def _counts(data: PerfRecording, rows: NDArray[np.int64]) -> SampleCounts:
+    return SampleCounts(
+        total=len(data.samples.ip),
+        in_load=len(rows),
+        in_kernel=int(data.samples.in_kernel[rows].sum()),
+        lost=data.lost,
+        throttled=data.throttled,
+    )
+
+
+def _warnings(subject: Subject, counts: SampleCounts) -> list[str]:
+    warnings = list(subject.manifest.warnings) if subject.manifest else []
+    if counts.lost:
+        share = counts.lost / (counts.lost + counts.total)
+        warnings.append(f"{counts.lost} samples were lost ({share:.1%})")
+    if counts.throttled:
+        warnings.append(f"the kernel throttled sampling {counts.throttled} times: fewer samples than asked for")
+    results = subject.load.results if subject.load else {}
+    total = sum(results.values())
+    if total and 0 < results.get(subject.errno, 0) < 0.99 * total:
+        spread = ", ".join(f"{name} {n / total:.0%}" for name, n in sorted(results.items(), key=lambda i: -i[1]))
+        warnings.append(f"the calls end in different ways ({spread}): the samples are a mixture of their paths")
+    if subject.load is not None and subject.load.stopped_by not in ("time", "") and subject.load.message:
+        warnings.append(f"the load stopped by itself: {subject.load.message}")
+    return warnings
+
+
+def _not_reproduced(errno: str, load: LoadResult) -> bool:
+    return bool(load.results) and not load.results.get(errno)
+
+
+def _blank(subject: Subject, counts: SampleCounts, warnings: list[str]) -> Analysis:
+    return Analysis(
+        schema=ANALYSIS_SCHEMA,
+        tool_version=__version__,
+        syscall=subject.syscall,
+        errno=subject.errno,
+        errno_number=subject.errno_number,
+        kernel=subject.kernel,
+        conclusion=Conclusion.INCONCLUSIVE,
+        reason="",
+        error_site=None,
+        branch=None,
+        confidence=0.0,
+        chain=[],
+        candidates=[],
+        evidence=[],
+        samples=counts,
+        functions=[],
+        manifest=subject.manifest,
+        load=subject.load,
+        warnings=warnings,
+    )
+
+
+def entry_symbol(syscall: str, arch: str) -> str:
+    """`__x64_sys_bind`"""
+    return ENTRY_PREFIXES.get(arch, "__x64_sys_") + ENTRY_NAMES.get(syscall, syscall)
+
+
+def _gather(subject: Subject, data: PerfRecording, rows: NDArray[np.int64], code: KernelCode) -> calltree.Gathered:
+    samples = data.samples
+    kernel_rows = rows[samples.in_kernel[rows]]
+    chain = samples.chain - np.uint64(subject.kaslr_offset) if subject.kaslr_offset else samples.chain
+    chains = calltree.unique_chains(samples.chain_start, chain, kernel_rows)
+    entry = code.symbol(entry_symbol(subject.syscall, subject.kernel.arch))
+    if entry is None or code.function_at(entry) is None:
+        return calltree.Gathered(calltree.CallNode(0, "", None, None), 0, len(kernel_rows), 0)
+    return calltree.gather(chains, entry, DISPATCHERS, calltree.Symbols(code.function_at, code.graph))
+
+
+def _assemble(
+    blank: Analysis,
+    subject: Subject,
+    data: PerfRecording,
+    rows: NDArray[np.int64],
+    code: KernelCode,
+    source: Source | None,
+    candidates: list[verdict.Located],
+    seconds: float,
+) -> Analysis:
+    best = verdict.most_probable(candidates)
+    if best is None:
+        steps = ["check that the system call and errno are the ones the program shows (strace)"]
+        return replace(blank, reason=words.undecided(subject.syscall, subject.errno, []), next_steps=steps)
+    decision = verdict.decide(best)
+    site = places.machine_site(code, best)
+    branch = places.machine_branch(code, decision) if decision is not None else None
+    confidence = _confidence(best, decision)
+    is_named = confidence >= LEAST_CONFIDENCE
+    if is_named:
+        reason = words.named(subject.syscall, subject.errno, site, branch)
+    else:
+        reason = words.undecided(subject.syscall, subject.errno, words.places(code, candidates, 0.05))
+    addresses = _addresses(subject, data, rows)
+    return replace(
+        blank,
+        conclusion=Conclusion.NAMED if is_named else Conclusion.INCONCLUSIVE,
+        reason=reason,
+        error_site=site,
+        branch=branch,
+        confidence=round(confidence, 4),
+        chain=places.chain_of(code, best.calls, places.site_address(best)),
+        candidates=_candidates(code, candidates, best, site, branch),
+        evidence=_evidence(blank.samples, candidates, seconds),
+        functions=annotate.annotate(code, source, best, code.histograms(addresses), {}, site, branch),
+        next_steps=[] if is_named else ["record longer (--seconds 30)"],
+    )
+
+
+def _confidence(best: verdict.Located, decision: verdict.Decision | None) -> float:
+    if decision is None:
+        return min(MOST_CONFIDENCE, best.probability) * 0.5
+    return min(MOST_CONFIDENCE, best.probability * decision.probability)
+
+
+def _addresses(subject: Subject, data: PerfRecording, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+    kernel_rows = rows[data.samples.in_kernel[rows]]
+    addresses: NDArray[np.uint64] = data.samples.ip[kernel_rows] - np.uint64(subject.kaslr_offset)
+    return addresses
+
+
+def _candidates(
+    code: KernelCode,
+    candidates: list[verdict.Located],
+    best: verdict.Located,
+    site: ErrorSite,
+    branch: Branch | None,
+) -> list[Candidate]:
+    shown = []
+    for candidate in candidates[:_CANDIDATES_SHOWN]:
+        if candidate is best:
+            shown.append(Candidate(site, branch, candidate.probability, None))
+        else:
+            reason = words.excluded_by(code, candidate, best)
+            shown.append(Candidate(places.machine_site(code, candidate), None, candidate.probability, reason))
+    return shown
+
+
+def _evidence(samples: SampleCounts, candidates: list[verdict.Located], seconds: float) -> list[EvidenceNote]:
+    excluded = sum(candidate.probability < 0.01 for candidate in candidates)
+    says = (
+        f"{samples.on_path} samples within the call, weighed over every walk that returns the errno: "
+        f"{len(candidates)} places could return it, {excluded} of them have less than 1%"
+    )
+    return [EvidenceNote("samples", says, excluded, round(seconds, 3))]

@@ -1,0 +1,137 @@
+"""The functions on the path, line by line: samples, intervals, what ran."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from profiler.conclude.places import Code, Source
+from profiler.infer.verdict import Located, SolvedCall
+from profiler.model import AnnotatedFunction, AnnotatedLine, Branch, ErrorSite, InlinedSamples
+
+_CONTEXT_LINES = 4  # shown around code whose function's extent is not known
+Key = tuple[str, str]  # function, file
+
+
+class LineCount(Protocol):
+    @property
+    def samples(self) -> int: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+    @property
+    def inlined(self) -> list[InlinedSamples]: ...
+
+
+class Histogram(Protocol):
+    @property
+    def samples(self) -> int: ...
+    @property
+    def lines(self) -> Mapping[int, LineCount]: ...
+
+
+def annotate(
+    code: Code,
+    source: Source | None,
+    located: Located,
+    histograms: Mapping[Key, Histogram],
+    extents: Mapping[Key, tuple[int, int]],
+    site: ErrorSite | None,
+    branch: Branch | None,
+) -> list[AnnotatedFunction]:
+    """The functions of the chain from the entry to the origin, and those inlined where the branch and the site lie.
+
+    `extents`: first and last line of a function, where the source told them.
+    """
+    ran, present = lines_of_calls(code, located)
+    wanted = _wanted(code, located, site, branch)
+    functions = []
+    for key, inlined in wanted.items():
+        lines = _lines(source, key, histograms.get(key), ran.get(key, set()), present.get(key, set()), extents.get(key))
+        marked = [_mark(line, key, site, branch) for line in lines]
+        samples = histograms[key].samples if key in histograms else 0
+        functions.append(AnnotatedFunction(key[0], key[1], samples, marked, inlined))
+    return functions
+
+
+def lines_of_calls(code: Code, located: Located) -> tuple[dict[Key, set[int]], dict[Key, set[int]]]:
+    """For each source function: the lines that ran on the likeliest walks, and all that have code."""
+    ran: dict[Key, set[int]] = {}
+    present: dict[Key, set[int]] = {}
+    for call, walked in walked_blocks(located):
+        for start, block in call.graph.blocks.items():
+            for address in range(block.start, block.end):
+                for frame in code.frames(address):
+                    key = (frame.function, frame.file)
+                    present.setdefault(key, set()).add(frame.line)
+                    if start in walked:
+                        ran.setdefault(key, set()).add(frame.line)
+    return ran, present
+
+
+def walked_blocks(located: Located) -> list[tuple[SolvedCall, set[int]]]:
+    """Each call of the chain with the starts of the blocks on its likeliest walk."""
+    found = []
+    origin = located.origin
+    for depth in range(len(located.calls) - 1, -1, -1):
+        call = located.calls[depth]
+        found.append((call, {node[0][0] for node in call.walks.best_walk(origin)}))
+        if depth:
+            origin = located.calls[depth - 1].origin_of(call)
+    return found[::-1]
+
+
+def _wanted(code: Code, located: Located, site: ErrorSite | None, branch: Branch | None) -> dict[Key, bool]:
+    """Source functions to show, in calling order, with whether each is inlined."""
+    wanted: dict[Key, bool] = {}
+    for call in located.calls:
+        frames = code.frames(call.node.entry)
+        if frames:
+            wanted.setdefault((frames[-1].function, frames[-1].file), False)
+    for place in (branch, site):
+        if place is not None and place.file:
+            wanted.setdefault((place.function, place.file), True)
+    return wanted
+
+
+def _lines(
+    source: Source | None,
+    key: Key,
+    histogram: Histogram | None,
+    ran: set[int],
+    present: set[int],
+    extent: tuple[int, int] | None,
+) -> list[AnnotatedLine]:
+    text = source.text(key[1]) if source is not None else None
+    counted = histogram.lines if histogram is not None else {}
+    known = sorted(line for line in present | set(counted) if line > 0)
+    if extent is not None:
+        numbers = range(extent[0], extent[1] + 1)
+    elif known:
+        numbers = range(max(1, known[0] - _CONTEXT_LINES), known[-1] + _CONTEXT_LINES + 1)
+    else:
+        return []
+    return [
+        _line(number, _text(text, number), counted.get(number), number in ran if number in present else None)
+        for number in numbers
+        if text is None or number <= len(text)
+    ]
+
+
+def _text(text: list[str] | None, number: int) -> str | None:
+    return text[number - 1] if text is not None and number <= len(text) else None
+
+
+def _line(number: int, text: str | None, count: LineCount | None, on_path: bool | None) -> AnnotatedLine:
+    if count is None:
+        return AnnotatedLine(number, text, 0, 0.0, 0.0, on_path)
+    return AnnotatedLine(number, text, count.samples, count.low, count.high, on_path, inlined=list(count.inlined))
+
+
+def _mark(line: AnnotatedLine, key: Key, site: ErrorSite | None, branch: Branch | None) -> AnnotatedLine:
+    if branch is not None and (branch.function, branch.file) == key and branch.line == line.line:
+        line.marks.append("branch")
+    if site is not None and (site.function, site.file) == key and site.line == line.line:
+        line.marks.append("error-site")
+    return line

@@ -1,0 +1,85 @@
+"""The verdict in plain words."""
+
+from __future__ import annotations
+
+from profiler.conclude.places import Code, machine_site, site_address
+from profiler.infer.slice import OriginKind
+from profiler.infer.verdict import Located
+from profiler.model import Branch, ErrorSite, LoadResult
+
+
+def named(syscall: str, errno: str, site: ErrorSite, branch: Branch | None) -> str:
+    where = f"{site.function}() at {site.file}:{site.line}"
+    sentence = f"{syscall}() fails with {errno} because {where} returns it"
+    if branch is None:
+        return f"{sentence}, whatever the arguments"
+    condition = f"`{branch.condition}`" if branch.condition else "the condition"
+    outcome = {True: " was true", False: " was false", None: " decided so"}[branch.outcome]
+    return f"{sentence}: {condition} at {branch.file}:{branch.line}{outcome}"
+
+
+def undecided(syscall: str, errno: str, places: list[ErrorSite]) -> str:
+    names = [f"{site.function}() at {site.file}:{site.line}" for site in places]
+    if not names:
+        return f"no place was found from which {syscall}() could return {errno}"
+    if len(names) == 1:
+        return f"{syscall}() may return {errno} from {names[0]}, but the evidence does not settle it"
+    return f"the evidence does not tell apart where {errno} comes from: {' or '.join(names)}"
+
+
+def too_few(syscall: str, count: int) -> str:
+    return f"only {count} samples were taken within {syscall}(): too few to name a path"
+
+
+def not_reproduced(syscall: str, errno: str, load: LoadResult) -> str:
+    others = {name: count for name, count in load.results.items() if count and name != errno}
+    if others.get("0"):
+        seen = "it succeeded"
+    elif others:
+        most = max(others, key=lambda name: others[name])
+        seen = f"it failed with {most}"
+    else:
+        seen = "it was not called"
+    return f"{syscall}() did not fail with {errno}: {seen}"
+
+
+def excluded_by(code: Code, out: Located, best: Located) -> str:
+    """Why a candidate is out, from what was and was not sampled."""
+    origin, call = out.origin, out.calls[-1]
+    same = 0
+    while same < min(len(out.calls), len(best.calls)) and out.calls[same] is best.calls[same]:
+        same += 1
+    if origin.kind == OriginKind.CALL:
+        callee = call.graph.blocks[origin.address].call
+        name = code.function_at(callee.target) if callee is not None and callee.target is not None else None
+        seen = call.samples.in_callees.get(origin.address, 0)
+        what = f"{name[0]}()" if name else "what is called there"
+        return f"{what} has {seen} samples from this call, and its return value is not the one returned"
+    block = _block_of(out, site_address(out))
+    if block is not None:
+        hits = call.samples.own.get(block, 0)
+        due = call.per_exposure
+        if not hits and due >= 1:
+            return f"never sampled, where some {due:.0f} samples are due if it runs in every call"
+        if hits:
+            return f"its code ran ({hits} samples), but the walk that explains the samples returns another value"
+    if same < len(out.calls):
+        return f"{out.calls[-1].node.name}() ran, but the walk that explains its samples returns something else"
+    return "the walk that explains the samples does not pass it"
+
+
+def _block_of(located: Located, address: int) -> int | None:
+    for start, block in located.calls[-1].graph.blocks.items():
+        if block.start <= address < block.end:
+            return start
+    return None
+
+
+def places(code: Code, candidates: list[Located], least: float) -> list[ErrorSite]:
+    """Distinct source places of the candidates above a probability."""
+    found: dict[tuple[str, str, int], ErrorSite] = {}
+    for candidate in candidates:
+        if candidate.probability >= least:
+            site = machine_site(code, candidate)
+            found.setdefault((site.function, site.file, site.line), site)
+    return list(found.values())

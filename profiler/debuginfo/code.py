@@ -1,0 +1,89 @@
+"""One kernel's code as the inference sees it: functions, graphs and lines by link address."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from profiler.debuginfo import cfg
+from profiler.debuginfo.histogram import LineHistogram, histograms
+from profiler.debuginfo.lines import Frames, LineTable
+from profiler.debuginfo.vmlinux import Vmlinux
+from profiler.errors import InputError, MismatchError
+from profiler.graph import FunctionGraph
+
+_LARGEST_TEXT = 256 << 20
+
+
+class KernelCode:
+    """Symbols and lines from the vmlinux; bytes from the running kernel where its text was recorded, because
+    static keys, alternatives, static calls and ftrace patch the image. Everything asked is remembered."""
+
+    def __init__(self, vmlinux: Vmlinux, lines: LineTable, running_text: bytes | None = None) -> None:
+        """Raises MismatchError where the running text is not as long as the image's."""
+        self.vmlinux = vmlinux
+        self.lines = lines
+        start, end = vmlinux.text_range
+        if running_text is not None and len(running_text) != end - start:
+            raise MismatchError(
+                f"the recorded kernel text has {len(running_text)} bytes, that of {vmlinux.path} {end - start}",
+                hint="the recording is of another kernel",
+            )
+        self._running, self._start = running_text, start
+        self._symbols: dict[int, tuple[str, int, int] | None] = {}
+        self._graphs: dict[int, FunctionGraph] = {}
+        keys = (
+            {} if running_text is not None else {entry.address: entry.target for entry in vmlinux.jump_table().values()}
+        )
+        self._text = cfg.Text(self.read, self.function_at, vmlinux.exception_table(), keys)
+
+    def read(self, address: int, size: int) -> bytes:
+        offset = address - self._start
+        if self._running is not None and offset >= 0 and offset + size <= len(self._running):
+            return self._running[offset : offset + size]
+        return self.vmlinux.read(address, size)
+
+    def function_at(self, address: int) -> tuple[str, int, int] | None:
+        """(name, start, end) of the function that holds an address."""
+        if address not in self._symbols:
+            found = self.vmlinux.function_at(address)
+            self._symbols[address] = (found.name, found.start, found.end) if found else None
+        return self._symbols[address]
+
+    def graph(self, entry: int) -> FunctionGraph:
+        """Raises LookupError where no function is."""
+        if entry not in self._graphs:
+            self._graphs[entry] = cfg.build(self._text, entry)
+        return self._graphs[entry]
+
+    def frames(self, address: int) -> Frames:
+        return self.lines.frames(address)
+
+    def symbol(self, name: str) -> int | None:
+        return self.vmlinux.find_symbol(name)
+
+    def histograms(self, addresses: NDArray[np.uint64]) -> dict[tuple[str, str], LineHistogram]:
+        """Samples per line of every source function that the addresses fall into."""
+        return histograms(addresses, self.lines)
+
+    def name(self, address: int) -> str:
+        """`symbol+0xoffset`, or the bare address where there is no symbol."""
+        found = self.function_at(address)
+        return f"{found[0]}+{address - found[1]:#x}" if found else f"{address:#x}"
+
+
+def read_running_text(path: Path) -> bytes | None:
+    """The text recorded from /proc/kcore, None where there is none. Raises InputError on a damaged file."""
+    if not path.is_file():
+        return None
+    decompressor = zlib.decompressobj()
+    try:
+        text = decompressor.decompress(path.read_bytes(), _LARGEST_TEXT)
+    except zlib.error as error:
+        raise InputError(f"{path}: not readable: {error}", hint="record again") from error
+    if not decompressor.eof:
+        raise InputError(f"{path}: cut short", hint="record again")
+    return text

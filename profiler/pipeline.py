@@ -1,0 +1,284 @@
+"""The road from end to end: record, analyze, and both. Read top to bottom."""
+
+from __future__ import annotations
+
+import errno as errno_names
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from loadgen.build import loop_library
+from profiler import lab, recording
+from profiler.conclude.analysis import Subject, conclude
+from profiler.debuginfo.code import KernelCode, read_running_text
+from profiler.debuginfo.lines import LineTable
+from profiler.debuginfo.source import SourceTree
+from profiler.debuginfo.vmlinux import Vmlinux
+from profiler.errors import (
+    MismatchError,
+    MissingError,
+    ProfilerError,
+    RecordError,
+    TargetError,
+    UsageError,
+)
+from profiler.model import MANIFEST_SCHEMA, Analysis, Kernel, KernelId, LoadResult, Manifest
+from profiler.parse import perf_data
+from profiler.syscalls import NUMBERS
+from profiler.target import Session, Target, open_target
+from profiler.target.local import Local
+
+Progress = Callable[[str, float | None], None]
+
+# What a guest may take for everything but the recording itself: set-up, collecting, under emulation on a busy machine.
+_GRACE_SECONDS = 120.0
+_GUEST_LOOP, _GUEST_JOB, _GUEST_PROGRAM = "/whyerrno/loop.so", "/work/job.json", "/whyerrno/load"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What to record. Either `scenario`, or `program` with the system call and errno it repeats."""
+
+    target: str
+    scenario: str | None
+    syscall: str
+    errno: str
+    program: list[str] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)  # that the program needs on the target
+    seconds: float = 10.0
+    frequency: int = 8000
+    event: str = "auto"
+
+
+def diagnose(request: RunRequest, out: Path, *, force: bool = False, progress: Progress) -> Analysis:
+    """Record and analyze."""
+    return analyze(record(request, out, force=force, progress=progress), progress=progress)
+
+
+def record(request: RunRequest, out: Path, *, force: bool = False, progress: Progress) -> Path:
+    """Makes the Recording `out` and returns it.
+
+    Raises UsageError when `out` exists, MissingError, TargetError or RecordError when it cannot be made;
+    nothing appears under `out` then.
+    """
+
+    if out.exists() and not force:
+        raise UsageError(f"{out} exists", hint="choose another output, or --force to replace it")
+    target = open_target(request.target, progress=progress)
+    kernel = target.kernel()
+    with recording.new_directory(out, force=force) as partial:
+        progress("starting the target", None)
+        _record_on(target, request, partial, progress)
+        progress("checking the recording", None)
+        manifest = _manifest(request, partial, kernel, emulated=target.emulated)
+        recording.write_manifest(partial, manifest)
+        (partial / "record.json").unlink()
+    return out
+
+
+def _record_on(target: Target, request: RunRequest, partial: Path, progress: Progress) -> None:
+
+    files: dict[str, Path] = {str(path): path.resolve() for path in request.files}
+    files = {name if name.startswith("/") else f"/work/{name}": path for name, path in files.items()}
+    if request.scenario:
+        files[_GUEST_LOOP] = loop_library(lab.cache_directory())
+    else:
+        files[_GUEST_PROGRAM] = _program(request.program[0])
+    with target.session(files) as session:
+        local_job = partial / "job.json"
+        local_job.write_text(json.dumps(_job(request, session)))
+        session.put(local_job, "job.json")
+        local_job.unlink()
+        output = partial / "out"
+        _run_recorder(session, request, progress)
+        session.get("out", output)
+        for file in output.iterdir():
+            file.rename(partial / file.name)
+        output.rmdir()
+        if session.console is not None and session.console.is_file():
+            (partial / recording.CONSOLE).write_bytes(session.console.read_bytes())
+
+
+def _program(name: str) -> Path:
+
+    found = shutil.which(name)
+    if found is None:
+        raise UsageError(f"{name}: no such program, or not executable", hint="give its path, as in ./repro")
+    return Path(found).resolve()
+
+
+def _job(request: RunRequest, session: Session) -> dict[str, Any]:
+
+    program = [session.path(_GUEST_PROGRAM), *request.program[1:]] if request.program else []
+    return {
+        "syscall": request.syscall,
+        "syscall_number": NUMBERS["x86_64"][request.syscall],
+        "errno": request.errno,
+        "errno_number": getattr(errno_names, request.errno),
+        "scenario": request.scenario,
+        "program": program,
+        "seconds": request.seconds,
+        "frequency": request.frequency,
+        "event": request.event,
+        "loop_library": session.path(_GUEST_LOOP) if request.scenario else None,
+        "kernel_text": True,
+    }
+
+
+def _run_recorder(session: Session, request: RunRequest, progress: Progress) -> None:
+    """Raises what the recorder says went wrong on the target."""
+    last: dict[str, Any] = {}
+
+    def on_line(line: str) -> None:
+        try:
+            message = json.loads(line)
+        except ValueError:
+            return
+        if isinstance(message, dict):
+            if "progress" in message:
+                progress(str(message.get("phase", "recording")), float(message["progress"]))
+            else:
+                last.update(message)
+
+    argv = [session.python, "-m", "profiler.record", "job.json", "out"]
+    done = session.run(argv, timeout=request.seconds + _GRACE_SECONDS, on_line=on_line)
+    if "error" in last:
+        kinds: dict[str, type[ProfilerError]] = {"missing": MissingError, "usage": UsageError}
+        raise kinds.get(str(last.get("kind")), RecordError)(str(last["error"]), hint=str(last.get("hint", "")))
+    if done.exit_code or not last.get("done"):
+        tail = " ".join(done.output.split())[-300:]
+        raise TargetError(f"the recorder ended with status {done.exit_code}: {tail}")
+
+
+def _manifest(request: RunRequest, partial: Path, kernel: Kernel | None, *, emulated: bool) -> Manifest:
+
+    facts = json.loads((partial / "record.json").read_text())
+    data = perf_data.read(partial / recording.PERF_DATA)
+    warnings = [str(warning) for warning in facts["warnings"]]
+    if data.decode_errors:
+        warnings.append(f"{len(data.decode_errors)} records of perf.data could not be decoded")
+    if kernel is not None and kernel.build_id and facts["build_id"] not in ("", kernel.build_id):
+        raise MismatchError(
+            f"the kernel that ran has build id {facts['build_id']}, its files here {kernel.build_id}",
+            hint="install the debug info of exactly the running kernel's package",
+        )
+
+    return Manifest(
+        schema=MANIFEST_SCHEMA,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        syscall=request.syscall,
+        errno=request.errno,
+        errno_number=getattr(errno_names, request.errno),
+        scenario=request.scenario,
+        program=request.program,
+        target=request.target,
+        release=facts["release"],
+        package_version=kernel.package_version if kernel else "",
+        build_id=facts["build_id"] or (kernel.build_id if kernel else ""),
+        arch=facts["arch"],
+        kaslr_offset=_kaslr_offset(facts["addresses"], kernel),
+        event=facts["event"],
+        frequency=facts["frequency"],
+        seconds=facts["seconds"],
+        lost=data.lost,
+        throttled=data.throttled,
+        commands=facts["commands"],
+        tool_versions=facts["tool_versions"],
+        emulated=emulated,
+        warnings=warnings,
+    )
+
+
+def _kaslr_offset(addresses: dict[str, int], kernel: Kernel | None) -> int:
+    """Where the kernel was loaded, less where it was linked; 0 where there is no vmlinux to compare with."""
+
+    if kernel is None or kernel.vmlinux is None:
+        return 0
+    with Vmlinux(kernel.vmlinux) as vmlinux:
+        return addresses["_stext"] - vmlinux.symbol_address("_stext")
+
+
+def analyze(directory: Path, *, kernel: Kernel | None = None, progress: Progress) -> Analysis:
+    """Concludes from the Recording `directory`, offline, and writes analysis.json into it.
+
+    Raises MissingError where the kernel's vmlinux is not here, MismatchError where it is another's,
+    InputError where the recording is damaged.
+    """
+
+    manifest = recording.read_manifest(directory)
+    load = recording.read_load(directory)
+    kernel = kernel or find_kernel(manifest)
+    progress("reading samples", None)
+    data = perf_data.read(directory / recording.PERF_DATA)
+    progress("reading symbols", None)
+    code = _code(kernel, manifest.build_id, directory / recording.KERNEL_TEXT)
+    progress("weighing paths", None)
+    analysis = conclude(_subject(manifest, load), data, code, _source(kernel, manifest))
+    recording.write_analysis(directory, analysis)
+    return analysis
+
+
+def _subject(manifest: Manifest, load: LoadResult) -> Subject:
+
+    return Subject(
+        syscall=manifest.syscall,
+        errno=manifest.errno,
+        errno_number=manifest.errno_number,
+        kernel=KernelId(manifest.release, manifest.package_version, manifest.build_id, manifest.arch),
+        kaslr_offset=manifest.kaslr_offset,
+        emulated=manifest.emulated,
+        manifest=manifest,
+        load=load,
+    )
+
+
+def find_kernel(manifest: Manifest) -> Kernel:
+    """The recorded kernel's files on this machine, by build id.
+
+    Raises MissingError where they are not here.
+    """
+
+    for kernel in lab.list_cached():
+        if kernel.build_id == manifest.build_id:
+            return kernel
+    if manifest.target == "local":
+        found = Local().kernel()
+        if found is not None and found.build_id == manifest.build_id and found.vmlinux is not None:
+            return found
+    path = Path(manifest.target.partition(":")[2])
+    if path.is_dir() and (built := lab.from_path(path)).build_id == manifest.build_id:
+        return built
+    version = ".".join(manifest.release.split(".")[:2])
+    raise MissingError(
+        f"no vmlinux of {manifest.release} (build id {manifest.build_id[:12]}) on this machine",
+        hint=f"`whyerrno kernels fetch {manifest.package_version or version}`, or --vmlinux FILE",
+    )
+
+
+def _code(kernel: Kernel, build_id: str, text: Path) -> KernelCode:
+
+    if kernel.vmlinux is None:
+        raise MissingError(
+            f"no vmlinux of {kernel.release} with debug info on this machine",
+            hint=f"apt install linux-image-{kernel.release}-dbg, or --vmlinux FILE",
+        )
+    vmlinux = Vmlinux(kernel.vmlinux)
+    if build_id:
+        vmlinux.check_build_id(build_id)
+    lines = LineTable.open(vmlinux, cache_dir=lab.cache_directory() / "symcache")
+    return KernelCode(vmlinux, lines, read_running_text(text))
+
+
+def _source(kernel: Kernel, manifest: Manifest | None) -> SourceTree | None:
+    """The kernel's source tree, or None; a tree of another version is refused."""
+
+    if kernel.source is None:
+        return None
+    tree = SourceTree(kernel.source)
+    if kernel.release:
+        tree.check_version(kernel.release, kernel.package_version)
+    return tree
