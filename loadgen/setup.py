@@ -55,6 +55,12 @@ class Setup:
             self.at_end(lambda: os.rmdir(path))
         return self._directory
 
+    def enter_directory(self) -> None:
+        """Makes `directory()` the working directory, so that its own mode is all that a relative path meets."""
+        path, before = self.directory(), self.open(".", os.O_RDONLY | os.O_DIRECTORY)
+        os.chdir(path)
+        self.at_end(lambda: os.fchdir(before))
+
     def file(self, name: str, content: bytes = b"", mode: int = 0o644) -> str:
         path = f"{self.directory()}/{name}"
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)

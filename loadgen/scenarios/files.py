@@ -31,9 +31,10 @@ def openat_enoent(setup: Setup) -> Call:
     "EACCES alike.",
 )
 def openat_eacces(setup: Setup) -> Call:
-    path = setup.file("closed", mode=0)
+    setup.enter_directory()
+    setup.file("closed", mode=0)
     setup.unprivileged()
-    return Call("openat", AT_FDCWD, path, os.O_RDONLY, 0)
+    return Call("openat", AT_FDCWD, "closed", os.O_RDONLY, 0)
 
 
 @scenario(

@@ -27,9 +27,10 @@ BPF_MAP_TYPE_ARRAY = 2
     "An ordinary user mounts a tmpfs. The arguments are copied and the mount point is looked up first.",
 )
 def mount_eperm(setup: Setup) -> Call:
-    point = setup.subdirectory("point")
+    setup.enter_directory()
+    setup.subdirectory("point")
     setup.unprivileged()
-    return Call("mount", "none", point, "tmpfs", 0, None)
+    return Call("mount", "none", "point", "tmpfs", 0, None)
 
 
 @scenario(
