@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -11,9 +11,7 @@ from profiler.cli.output import json_option
 from profiler.cli.progress import show_progress
 from profiler.cli.root import EXIT_STATUS, Settings, common_options
 from profiler.cli.verdict import conclude
-
-if TYPE_CHECKING:
-    from profiler.model import Kernel
+from profiler.model import Kernel, Manifest
 
 
 @click.command(
@@ -21,42 +19,52 @@ if TYPE_CHECKING:
 Examples:
   whyerrno analyze runs/bind-6.1
   whyerrno analyze runs/bind-6.1 --json --no-report
-  whyerrno analyze runs/from-elsewhere --kernel ~/src/linux
+  whyerrno analyze runs/from-elsewhere --vmlinux ~/vmlinux --source ~/src/linux
 
 """
     + EXIT_STATUS
 )
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
-    "--kernel",
-    metavar="VERSION|PATH",
-    help="The kernel recorded, where it is not found by itself: a fetched version, a build tree or unpacked package.",
+    "--vmlinux",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The kernel recorded, with debug information, where it is not found by itself.",
+)
+@click.option(
+    "--source",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Its source tree, same version.",
 )
 @click.option("--report/--no-report", default=True, show_default=True, help="Write report.html and the PNGs.")
 @json_option
 @common_options
 @click.pass_obj
-def command(settings: Settings, run: Path, kernel: str | None, report: bool, as_json: bool) -> int:
+def command(
+    settings: Settings, *, run: Path, vmlinux: Path | None, source: Path | None, report: bool, as_json: bool
+) -> int:
     """Analyze a recording again, offline, and replace its analysis.json.
 
-    Needs the vmlinux that was recorded (matched by build id) among the fetched kernels, or given by --kernel.
+    Needs the vmlinux that was recorded (matched by build id) among the fetched kernels, or given by --vmlinux.
     """
-    from profiler import pipeline
+    from profiler import pipeline, recording
 
-    given = find_kernel(kernel) if kernel else None
+    given = given_kernel(recording.read_manifest(run), vmlinux, source) if vmlinux or source else None
     with show_progress(quiet=settings.quiet) as progress:
         analysis = pipeline.analyze(run, kernel=given, progress=progress)
     return conclude(analysis, run, as_json=as_json, report=report)
 
 
-def find_kernel(kernel: str) -> Kernel:
-    """A kernel by a path to it, or among those fetched. Raises MissingError where there is none."""
-    from profiler import lab
-    from profiler.errors import MissingError
+def given_kernel(manifest: Manifest, vmlinux: Path | None, source: Path | None) -> Kernel:
+    """The recorded kernel with the given parts in place of those that would be found."""
+    from profiler import pipeline
 
-    if Path(kernel).exists():
-        return lab.from_path(Path(kernel))
-    found = lab.find(kernel)
-    if found is None:
-        raise MissingError(f"kernel {kernel} is not here", hint=f"`whyerrno kernels fetch {kernel}` fetches it")
-    return found
+    if vmlinux is None:
+        return dataclasses.replace(pipeline.find_kernel(manifest), source=source)
+    return Kernel(
+        release=manifest.release,
+        package_version=manifest.package_version,
+        build_id=manifest.build_id,
+        arch=manifest.arch,
+        vmlinux=vmlinux,
+        source=source,
+    )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from profiler.cli.output import json_option, print_columns, print_json
-from profiler.cli.progress import show_progress
+from profiler.cli.progress import Progress, show_progress
 from profiler.cli.root import Settings, common_options
+from profiler.errors import MissingError
 
 if TYPE_CHECKING:
     from profiler.model import Kernel
@@ -43,14 +46,12 @@ Examples:
 @click.pass_obj
 def list_kernels(settings: Settings, available: bool, as_json: bool) -> int:
     """List the kernels that were fetched."""
-    from profiler.lab import store
+    from profiler import lab
 
-    cached = sorted(store.list_cached(), key=lambda kernel: release_key(kernel.release))
-    rows = [describe(kernel) for kernel in cached]
+    rows = [describe(kernel) for kernel in lab.list_cached()]
     if available:
         with show_progress(quiet=settings.quiet) as progress:
-            progress("asking apt", None)
-            rows += fetchable({row["package_version"] for row in rows})
+            rows += fetchable({row["package_version"] for row in rows}, progress)
     if as_json:
         print_json(rows)
     elif rows:
@@ -98,8 +99,6 @@ Examples:
 @common_options
 def path(version: str, part: str | None) -> int:
     """Print where a fetched kernel's PART lies; all parts when none is named."""
-    from profiler.cli.analyze import find_kernel
-    from profiler.errors import MissingError
 
     kernel = find_kernel(version)
     if part is None:
@@ -114,7 +113,7 @@ def path(version: str, part: str | None) -> int:
 
 def describe(kernel: Kernel) -> dict[str, str]:
     return {
-        "version": ".".join(kernel.release.split(".")[:2]),
+        "version": version_of(kernel.release),
         "release": kernel.release,
         "package_version": kernel.package_version,
         "build_id": kernel.build_id,
@@ -122,24 +121,35 @@ def describe(kernel: Kernel) -> dict[str, str]:
     }
 
 
-def release_key(release: str) -> tuple[int, ...]:
-    """Numbers of a release in order: 6.12 after 6.1."""
-    numbers = "".join(c if c.isdigit() else " " for c in release).split()
-    return tuple(int(number) for number in numbers)
+def version_of(release: str) -> str:
+    """`6.1` of `6.1.0-56-cloud-amd64`: what `vm:` and `kernels fetch` take."""
+    return ".".join(re.findall(r"[0-9]+", release)[:2])
 
 
-def fetchable(cached: set[str]) -> list[dict[str, str]]:
+def find_kernel(kernel: str) -> Kernel:
+    """A kernel by a path to it, or among those fetched. Raises MissingError where there is none."""
+    from profiler import lab
+
+    if Path(kernel).exists():
+        return lab.from_path(Path(kernel))
+    found = lab.find(kernel)
+    if found is None:
+        raise MissingError(f"kernel {kernel} is not here", hint=f"`whyerrno kernels fetch {kernel}` fetches it")
+    return found
+
+
+def fetchable(cached: set[str], progress: Progress) -> list[dict[str, str]]:
     """Those that apt's mirror has whole, less the `cached` package versions."""
     from profiler import lab
 
     return [
         {
-            "version": k.version,
-            "release": "",
+            "version": version_of(k.release),
+            "release": k.release,
             "package_version": k.package_version,
             "build_id": "",
-            "state": "available",
+            "state": f"in {k.suite}",
         }
-        for k in lab.available()
+        for k in lab.available(progress)
         if k.package_version not in cached
     ]

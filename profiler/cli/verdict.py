@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import click
@@ -29,9 +30,16 @@ def write_report(analysis: Analysis, directory: Path) -> list[Path]:
 
     directory.mkdir(parents=True, exist_ok=True)
     page, lines, candidates = directory / "report.html", directory / "lines.png", directory / "candidates.png"
-    html.write_report(analysis, page)
-    plots.write_line_plot(analysis, lines)
-    plots.write_candidate_plot(analysis, candidates)
+    with tempfile.TemporaryDirectory() as dark:
+        dark_lines, dark_candidates = Path(dark, lines.name), Path(dark, candidates.name)
+        for theme, line_plot, candidate_plot in (("light", lines, candidates), ("dark", dark_lines, dark_candidates)):
+            plots.write_line_plot(analysis, line_plot, theme=theme)
+            plots.write_candidate_plot(analysis, candidate_plot, theme=theme)
+        pictures = (
+            html.Plot("Samples per line", lines, dark_lines),
+            html.Plot("Candidates", candidates, dark_candidates),
+        )
+        html.write_report(analysis, page, plots=pictures)
     return [page, lines, candidates]
 
 
