@@ -1,0 +1,51 @@
+"""Runs in a guest: every scenario for a moment, one JSON line each.
+
+    python every_scenario.py LIBRARY SECONDS
+
+One process forks for each, so that Python starts once: under emulation that is most of the time.
+"""
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from loadgen import __main__ as load
+from loadgen.scenarios import SCENARIOS
+
+
+def run(name: str, library: str, seconds: str) -> int:
+    """The exit code of the load."""
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            code = load.main([name, "--seconds", seconds, "--no-wait", "--loop", library, "--result", "load.json"])
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def traces() -> list[str]:
+    """What a load must not leave behind: files, cgroups, a changed console level."""
+    left = [str(path) for path in Path("/tmp").glob("whyerrno-*")]
+    left += [str(path) for path in Path("/sys/fs/cgroup").glob("whyerrno-*")]
+    return [*left, Path("/proc/sys/kernel/printk").read_text().split()[0]]
+
+
+def main() -> None:
+    before = traces()
+    result = Path("load.json")
+    for name in SCENARIOS:
+        result.unlink(missing_ok=True)
+        code = run(name, sys.argv[1], sys.argv[2])
+        seen = json.loads(result.read_text()) if result.exists() else None
+        left = sorted(set(traces()) ^ set(before))
+        print(json.dumps({"name": name, "exit_code": code, "load": seen, "left": left}), flush=True)
+
+
+main()
