@@ -23,6 +23,7 @@ from profiler.errors import MissingError, ProfilerError
 # Debian's and Ubuntu's names of the packages that hold the programs started here.
 PACKAGES = {
     "apt-get": "apt",
+    "/usr/lib/apt/apt-helper": "apt",
     "apt-cache": "apt",
     "apt-config": "apt",
     "busybox": "busybox-static",

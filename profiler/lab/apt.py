@@ -6,7 +6,7 @@ checked against Debian's archive keyring, as apt always does with `signed-by`.
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import os
 import re
 import time
@@ -21,10 +21,12 @@ Progress = Callable[[str, float | None], None]
 
 MIRROR_VARIABLE = "WHYERRNO_DEBIAN_MIRROR"
 CODENAMES = ("bullseye", "bookworm", "trixie")
+_HELPER = "/usr/lib/apt/apt-helper"  # `apt-get download` would start each file anew
 _KEYRINGS = ("/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp")
 _FRESH_SECONDS = 12 * 3600
 _UPDATE_SECONDS = 600.0
 _DOWNLOAD_SECONDS = 3600.0
+_NUMBER = re.compile(r"^[\d.]+$")
 _SAFE = re.compile(r"^[^\s\[\]\"]+$")  # a word of a sources list
 
 
@@ -48,6 +50,21 @@ class PackageVersion:
     suite: str
 
 
+@dataclass(frozen=True, slots=True)
+class PackageFile:
+    uri: str
+    name: str
+    size: int
+    digest: str  # SHA256:hex
+
+    def is_whole(self, directory: Path) -> bool:
+        path = directory / self.name
+        if not path.is_file() or path.stat().st_size != self.size:
+            return False
+        with path.open("rb") as file:
+            return f"SHA256:{hashlib.file_digest(file, 'sha256').hexdigest()}" == self.digest
+
+
 class Apt:
     """apt-get and apt-cache with all state in one directory of this user's."""
 
@@ -67,6 +84,7 @@ class Apt:
         progress("fetching package lists", 0.0)
         completed = self._run(["apt-get", "update"], _UPDATE_SECONDS, progress, "fetching package lists")
         if self._has_lists():
+            self._run(["apt-cache", "gencaches"], 120)  # update makes none when a suite is missing
             stamp.touch()
             return
         raise MissingError(f"no package list could be fetched: {_first_error(completed.errors)}", hint=_OFFLINE)
@@ -83,22 +101,33 @@ class Apt:
             if len(fields) == 3 and fields[2].endswith(" Packages"):
                 yield PackageVersion(fields[0], fields[1], fields[2].split()[1].partition("/")[0])
 
-    def download_bytes(self, packages: list[str]) -> int:
-        """Size of the files of packages given as NAME=VERSION."""
-        shown = self._run(["apt-cache", "show", *packages], 120).output
-        return sum(int(line.split()[1]) for line in shown.splitlines() if line.startswith("Size: "))
+    def files(self, packages: list[str]) -> list[PackageFile]:
+        """Where the files of packages given as NAME=VERSION are, by the signed package lists.
 
-    def download(self, packages: list[str], into: Path, progress: Progress, phase: str) -> None:
-        """Fetch packages given as NAME=VERSION; what came of an interrupted try is kept and completed.
+        Raises NotFoundError for a package that is in no list.
+        """
+        completed = self._run(["apt-get", "download", "--print-uris", *packages], 120)
+        if completed.exit_code:
+            raise NotFoundError(_first_error(completed.errors))
+        # 'http://.../linux-image-..._amd64.deb' linux-image-..._amd64.deb 26714844 SHA256:ad30...
+        rows = [line.split() for line in completed.output.splitlines() if line.startswith("'")]
+        return [PackageFile(row[0].strip("'"), row[1], int(row[2]), row[3]) for row in rows]
 
-        Raises NotFoundError when the mirror does not have one, MissingError when it cannot be reached.
+    def download(self, files: list[PackageFile], into: Path, progress: Progress, phase: str) -> None:
+        """Fetch package files, checked against the hashes of the signed lists.
+
+        What is there whole is kept, what is there in part is completed. Raises NotFoundError when the mirror does
+        not have one, MissingError when it cannot be reached.
         """
         into.mkdir(parents=True, exist_ok=True)
-        argv = ["apt-get", "download", *packages]
-        completed = self._run(argv, _DOWNLOAD_SECONDS, progress, phase, into)
+        wanted = [file for file in files if not file.is_whole(into)]
+        if not wanted:
+            return
+        words = [word for file in wanted for word in (file.uri, file.name, file.digest)]
+        completed = self._run([_HELPER, "download-file", *words], _DOWNLOAD_SECONDS, progress, phase, into)
         if completed.exit_code:
             reason = _first_error(completed.errors)
-            if " 404 " in completed.errors or "Can't find a source" in completed.errors:
+            if " 404 " in completed.errors:
                 raise NotFoundError(reason)
             raise MissingError(f"fetching failed: {reason}", hint=_OFFLINE)
 
@@ -116,11 +145,13 @@ class Apt:
         settings = {
             "Dir::Etc::SourceList": at / "sources.list",
             "Dir::Etc::SourceParts": "-",
-            "Dir::Etc::Preferences": "-",
-            "Dir::Etc::PreferencesParts": "-",
+            "Dir::Etc::Preferences": at / "etc/preferences",
+            "Dir::Etc::PreferencesParts": at / "etc",
             "Dir::State::Lists": at / "lists",
             "Dir::State::status": at / "status",
             "Dir::Cache": at / "cache",
+            "Dir::Cache::pkgcache": "pkgcache.bin",  # container images switch these off
+            "Dir::Cache::srcpkgcache": "srcpkgcache.bin",
             "APT::Architecture": "amd64",
             "APT::Architectures": "amd64",
             "APT::Get::List-Cleanup": "0",  # a suite that fails for once keeps its list
@@ -147,9 +178,8 @@ class Apt:
         def on_line(line: str) -> None:
             # dlstatus:1:12.3:Retrieving file 1 of 3 (5s remaining)
             fields = line.split(":")
-            if fields[0] == "dlstatus" and len(fields) > 2:
-                with contextlib.suppress(ValueError):
-                    progress(phase, min(float(fields[2]) / 100, 1.0))
+            if fields[0] == "dlstatus" and len(fields) > 2 and _NUMBER.match(fields[2]):
+                progress(phase, min(float(fields[2]) / 100, 1.0))
 
         command[1:1] = ["-q", "-o", "APT::Status-Fd=1"]
         return process.run(command, timeout=timeout, check=False, cwd=cwd, on_line=on_line)
@@ -220,5 +250,5 @@ def _sources(mirrors: Mirrors, key: Path) -> str:
 
 
 def _first_error(text: str) -> str:
-    lines = [line[2:].strip() for line in text.splitlines() if line.startswith(("E:", "W:"))]
-    return lines[0] if lines else (text.strip().splitlines() or ["apt-get gave no reason"])[-1]
+    lines = sorted(line for line in text.splitlines() if line.startswith(("E:", "W:")))
+    return lines[0][2:].strip() if lines else (text.strip().splitlines() or ["apt-get gave no reason"])[-1]

@@ -36,18 +36,19 @@ def fetch(version: str, progress: Progress) -> Kernel:
     """
     with _locked(progress):
         apt = _apt()
-        candidates = _candidates(apt, version, progress)
-        for candidate in candidates:
+        last = ""
+        for candidate in _candidates(apt, version, progress):
             cached = store.find(candidate.package_version)
             if cached is not None:
                 return cached
             try:
                 return _fetch(apt, candidate, progress)
             except NotFoundError as error:
-                progress(f"{candidate.package_version} is not whole on the mirror ({error}); trying the next", None)
+                last = str(error)
+                progress(f"{candidate.package_version} is not whole on the mirror; trying the next older", None)
     raise MissingError(
         f"no kernel {version} is whole on the mirror (image, debug info and source of one version)",
-        hint="whyerrno kernels list shows what there is",
+        hint=last,
     )
 
 
@@ -63,12 +64,16 @@ def _candidates(apt: Apt, version: str, progress: Progress) -> list[Available]:
 
 
 def _fetch(apt: Apt, kernel: Available, progress: Progress) -> Kernel:
-    packages = list(kernel.packages)
+    files = apt.files(list(kernel.packages))
     directory = store.kernels_directory()
     directory.mkdir(parents=True, exist_ok=True)
-    _require_space(apt.download_bytes(packages), directory, kernel)
+    _require_space(sum(file.size for file in files), directory, kernel)
     downloads = directory.parent / "downloads" / kernel.package_version
-    apt.download(packages, downloads, progress, f"fetching Debian kernel {kernel.package_version}")
+    try:
+        apt.download(files, downloads, progress, f"fetching Debian kernel {kernel.package_version}")
+    except NotFoundError:  # there is nothing to go on with later
+        shutil.rmtree(downloads, ignore_errors=True)
+        raise
     staging = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=directory))
     try:
         staging.chmod(0o755)
