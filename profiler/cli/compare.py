@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from profiler.cli.output import json_option, print_columns, print_json
+from profiler.cli.output import json_option, print_json
 from profiler.cli.root import common_options
 from profiler.errors import UsageError
 
@@ -44,34 +45,39 @@ def command(runs: tuple[Path, ...], output: Path, force: bool, as_json: bool) ->
     from profiler import recording
 
     analyses = [recording.read_analysis(run) for run in runs]
-    files = write_comparison(analyses, output, names=[str(run) for run in runs])
+    calls = sorted({analysis.syscall for analysis in analyses})
+    if len(calls) > 1:
+        raise UsageError(f"these runs are of different system calls: {', '.join(calls)}", hint="compare those of one")
+    files = write_comparison(runs, analyses, output, terminal=not as_json)
     if as_json:
         print_json(summary(runs, analyses))
     else:
-        print_columns(("KERNEL", "VERDICT", "WHERE THE ERRNO COMES FROM", "CONFIDENCE"), [row(a) for a in analyses])
+        click.echo()
         for file in files:
             click.echo(f"wrote {file}")
     return 0
 
 
-def write_comparison(analyses: list[Analysis], output: Path, *, names: list[str]) -> list[Path]:
-    """compare.html and compare.png in `output`; their paths, the page first."""
+def write_comparison(runs: Sequence[Path], analyses: Sequence[Analysis], output: Path, *, terminal: bool) -> list[Path]:
+    """compare.html and compare.png in `output`, and the comparison on the terminal; the paths, the page first."""
+    from rich.console import Console
+
     from reports import compare
 
+    labels = [run.name or str(run.resolve()) for run in runs]
+    if len(set(labels)) < len(labels):
+        labels = [str(run) for run in runs]
+    comparison = compare.compare(list(zip(labels, analyses, strict=True)))
     output.mkdir(parents=True, exist_ok=True)
     page, picture = output / "compare.html", output / "compare.png"
-    compare.write_comparison(analyses, page, names=names)
-    compare.write_comparison_plot(analyses, picture, names=names)
+    compare.write_html(comparison, page)
+    compare.write_png(comparison, picture)
+    if terminal:
+        compare.render(comparison, Console())
     return [page, picture]
 
 
-def row(analysis: Analysis) -> tuple[str, str, str, str]:
-    site = analysis.error_site
-    where = f"{site.function} {site.file}:{site.line}" if site else "-"
-    return analysis.kernel.release, analysis.conclusion.value, where, f"{analysis.confidence:.2f}"
-
-
-def summary(runs: tuple[Path, ...], analyses: list[Analysis]) -> list[dict[str, Any]]:
+def summary(runs: Sequence[Path], analyses: Sequence[Analysis]) -> list[dict[str, Any]]:
     """What --json prints: the verdicts, without samples and source lines."""
     keys = ("syscall", "errno", "kernel", "conclusion", "reason", "error_site", "branch", "confidence", "samples")
     whole = [analysis.to_json() for analysis in analyses]

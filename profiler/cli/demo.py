@@ -58,7 +58,8 @@ def command(settings: Settings, *, output: Path, offline: bool, sample_data: Pat
         write_report(analysis, directories[version])
         click.echo(f"\n---- Linux {analysis.kernel.release} ----\n")
         print_terminal_report(analysis)
-    page, _ = write_comparison(list(analyses.values()), output, names=[str(d) for d in directories.values()])
+    click.echo("\n---- both ----\n")
+    page, _ = write_comparison(list(directories.values()), list(analyses.values()), output, terminal=True)
     click.echo()
     for version, analysis in analyses.items():
         click.echo(f"{version:5} {analysis.conclusion.value}: {analysis.reason}")

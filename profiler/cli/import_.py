@@ -56,10 +56,10 @@ def command(
     Record with `perf record -a -g` while the call fails in a loop. Without --syscall and --errno there is a profile
     per source line, and no verdict.
     """
-    from profiler import pipeline
+    from profiler import importing
 
     with show_progress(quiet=settings.quiet) as progress:
-        analysis = pipeline.import_perf(
+        analysis = importing.import_perf(
             data,
             vmlinux=vmlinux,
             source=source,
