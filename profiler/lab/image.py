@@ -13,7 +13,7 @@ import py_compile
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from profiler import process
@@ -132,7 +132,8 @@ def _write_common(archive: CpioWriter, contents: dict[str, Path]) -> None:
     with tempfile.TemporaryDirectory(prefix="whyerrno-compile-") as scratch:
         for name, path in sorted(contents.items()):
             if path.suffix == ".py":
-                _add_compiled(archive, name, path, Path(scratch))
+                # in the source's place, which a module of the standard library does without
+                _add_compiled(archive, name, path, Path(scratch), f"{name}c")
             elif name == "/init":
                 archive.file("init", path.read_bytes(), 0o755)
             else:
@@ -158,25 +159,30 @@ def _add_stdlib_directories(archive: CpioWriter) -> None:
         archive.directory(programs.guest_path(sysconfig.get_path(name) + "/lib-dynload"))
 
 
-def _add_compiled(archive: CpioWriter, name: str, source: Path, scratch: Path) -> None:
-    """The compiled form beside where the source would lie: half the size, and nothing to check when imported."""
+def _add_compiled(archive: CpioWriter, name: str, source: Path, scratch: Path, compiled: str) -> None:
+    """The compiled form, never checked against its source: an emulated processor takes seconds to compile."""
     target = scratch / "module.pyc"
+    unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
     try:
-        py_compile.compile(str(source), cfile=str(target), dfile=name, doraise=True, quiet=2)
+        py_compile.compile(str(source), str(target), name, doraise=True, invalidation_mode=unchecked, quiet=2)
     except py_compile.PyCompileError:
-        archive.copy(name, source)  # a template, not a module
-        return
-    archive.copy(name + "c", target)
+        return  # a template, not a module
+    archive.copy(compiled, target)
 
 
 def _add_packages(archive: CpioWriter) -> None:
     profiler = Path(__file__).resolve().parent.parent
-    for part in _PROFILER_PARTS:
-        _add_tree(archive, f"{PACKAGES}/profiler/{part}", profiler / part)
+    trees = [(f"{PACKAGES}/profiler/{part}", profiler / part) for part in _PROFILER_PARTS]
     loadgen = importlib.util.find_spec("loadgen")  # not imported: it is the guest that runs it
     if loadgen is None or loadgen.origin is None:
         raise MissingError("the package loadgen is not installed beside profiler", hint="install whyerrno again")
-    _add_tree(archive, f"{PACKAGES}/loadgen", Path(loadgen.origin).parent)
+    trees.append((f"{PACKAGES}/loadgen", Path(loadgen.origin).parent))
+    with tempfile.TemporaryDirectory(prefix="whyerrno-compile-") as scratch:
+        for name, path in (file for tree in trees for file in _tree(*tree)):
+            archive.copy(name, path)  # the source too: a traceback in the guest quotes it
+            if path.suffix == ".py":
+                cached = importlib.util.cache_from_source(name)
+                _add_compiled(archive, name, path, Path(scratch), cached)
 
 
 def _add_files(archive: CpioWriter, files: Mapping[str, Path]) -> None:
@@ -191,15 +197,17 @@ def _add_files(archive: CpioWriter, files: Mapping[str, Path]) -> None:
     for name, path in sorted(needed.items()):
         archive.copy(name, path)
     for name, path in files.items():
-        _add_tree(archive, programs.guest_path(name), path)
+        if path.is_dir():
+            archive.directory(programs.guest_path(name))
+        for inner, file in _tree(programs.guest_path(name), path):
+            archive.copy(inner, file)
 
 
-def _add_tree(archive: CpioWriter, name: str, path: Path) -> None:
-    """A file, or a directory with what is in it; caches and what is no regular file are left out."""
+def _tree(name: str, path: Path) -> Iterator[tuple[str, Path]]:
+    """Guest path and file for a file, or for all in a directory; caches and what is no regular file are left out."""
     if path.is_file():
-        archive.copy(name, path)
+        yield name, path
         return
-    archive.directory(name)
     for child in sorted(path.iterdir()):
         if child.name != "__pycache__" and (child.is_file() or child.is_dir()):
-            _add_tree(archive, f"{name}/{child.name}", child)
+            yield from _tree(f"{name}/{child.name}", child)
