@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno as errno_names
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,8 +26,8 @@ from profiler.errors import (
     TargetError,
     UsageError,
 )
-from profiler.model import MANIFEST_SCHEMA, Analysis, Kernel, KernelId, LoadResult, Manifest
-from profiler.parse import perf_data
+from profiler.model import MANIFEST_SCHEMA, Analysis, Kernel, KernelId, LoadResult, Manifest, PerfRecording
+from profiler.parse import annotated_samples, perf_annotate, perf_data, perf_script
 from profiler.syscalls import NUMBERS
 from profiler.target import Session, Target, open_target
 from profiler.target.local import Local
@@ -213,13 +213,26 @@ def analyze(directory: Path, *, kernel: Kernel | None = None, progress: Progress
     load = recording.read_load(directory)
     kernel = kernel or find_kernel(manifest)
     progress("reading samples", None)
-    data = perf_data.read(directory / recording.PERF_DATA)
+    data = read_samples(directory)
     progress("reading symbols", None)
     code = _code(kernel, manifest.build_id, directory / recording.KERNEL_TEXT)
     progress("weighing paths", None)
     analysis = conclude(_subject(manifest, load), data, code, _source(kernel, manifest))
     recording.write_analysis(directory, analysis)
     return analysis
+
+
+def read_samples(directory: Path) -> PerfRecording:
+    """The samples of a Recording, in whichever of perf's formats they are."""
+    for name, read in ((recording.PERF_SCRIPT, perf_script.read), (recording.PERF_ANNOTATE, _read_annotate)):
+        if (directory / name).is_file():
+            with (directory / name).open("rb") as lines:
+                return read(lines)
+    return perf_data.read(directory / recording.PERF_DATA)
+
+
+def _read_annotate(lines: Iterable[bytes]) -> PerfRecording:
+    return annotated_samples.samples_of(perf_annotate.read(lines))
 
 
 def _subject(manifest: Manifest, load: LoadResult) -> Subject:

@@ -37,6 +37,8 @@ KERNEL_TEXT = "kernel_text"
 CONFIG = "config"
 CONSOLE = "console.log"
 ANALYSIS = "analysis.json"
+PERF_SCRIPT = "perf.script"  # in place of perf.data in an import: the text of perf script
+PERF_ANNOTATE = "perf.annotate"  # or of perf annotate --stdio
 
 
 @contextlib.contextmanager
@@ -61,6 +63,21 @@ def new_directory(final: Path, *, force: bool = False) -> Iterator[Path]:
             partial.rename(final)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def data_name(data: Path) -> str:
+    """The name that a file of perf's gets in a Recording, by what it is. Raises InputError on an empty file."""
+    if data.is_dir():
+        return PERF_DATA
+    with data.open("rb") as file:
+        head = file.read(1 << 16)
+    if not head:
+        raise InputError(f"{data} is empty", hint="record again: perf may have been killed before it wrote anything")
+    if head[:8] in (b"PERFILE2", b"2ELIFREP"):
+        return PERF_DATA
+    if b"\0" in head:
+        raise InputError(f"{data} is not of perf: no PERFILE2 at its start", hint="give a perf.data or perf's text")
+    return PERF_ANNOTATE if b"Source code & Disassembly of" in head else PERF_SCRIPT
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
