@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -36,15 +37,12 @@ class Writer:
 
     def paragraph(self, *pieces: Piece, indent: int = 0) -> None:
         """As many lines as it takes."""
-        grid = Table.grid()
-        grid.add_column(overflow="fold")
-        grid.add_row(self.text(*pieces))
-        self.table(grid, indent)
+        text = self.text(*pieces)
+        text.overflow = "fold"
+        self._console.print(Padding(text, (0, 0, 0, indent)) if indent else text, highlight=False)
 
     def table(self, table: Table, indent: int = 0) -> None:
-        outer = Table.grid(padding=(0, 0, 0, indent))
-        outer.add_row(table)
-        self._console.print(outer, highlight=False)
+        self._console.print(Padding(table, (0, 0, 0, indent)) if indent else table, highlight=False)
 
     def blank(self) -> None:
         self._console.print()

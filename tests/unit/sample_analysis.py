@@ -25,6 +25,7 @@ from profiler.model import (
     SampleCounts,
     SourceLocation,
 )
+from reports.campaign import CampaignRow
 
 HOSTILE = (
     "<script>document.title='owned'</script>",
@@ -357,3 +358,80 @@ def huge(lines: int = 6000, functions: int = 4) -> Analysis:
     whole = named()
     big = [annotate(f"tide_table_{i}", "drivers/harbour/tide.c", 100, text, samples) for i in range(functions)]
     return dataclasses.replace(whole, functions=[*big, park_function()])
+
+
+def older() -> Analysis:
+    """The same failure on an earlier kernel: berth_park in another file, one line edited, another branch order of
+    magnitude, boat_from_user's caller renamed, and no __sys_moor of its own."""
+    whole = named()
+    text = _PARK.replace(
+        "if (berth->boat && !(boat_shares(b) && berth->shared))", "if (berth->boat && !boat_shares(b))"
+    )
+    text = text.replace('\tharbour_log(h, "berth %u taken", slot);\n', "")
+    samples = {1: 300, 10: 90, 13: 410, 14: 1650, 15: 120, 22: 55, 23: 1410, 24: 10, 31: 1190, 33: 150, 34: 195}
+    file = "drivers/harbour/harbour.c"
+    park = annotate("berth_park", file, 880, text, samples, off={11, 16, 17, 18, 19, 26, 27, 28})
+    entry = annotate("__ia32_compat_moor", "drivers/harbour/moor.c", 90, _ENTRY, {1: 700, 3: 2200})
+    site = ErrorSite("berth_park", file, 901, "berth_park+0x90", "err = -EADDRINUSE;")
+    branch = Branch("berth_park", file, 902, "berth_park+0xa4", "berth->boat && !boat_shares(b)", True)
+    inlined = [InlinedSamples("__sys_moor", "drivers/harbour/moor.c", 75, 2000)]
+    entry = dataclasses.replace(
+        entry, lines=[*entry.lines[:2], dataclasses.replace(entry.lines[2], inlined=inlined), *entry.lines[3:]]
+    )
+    return dataclasses.replace(
+        whole,
+        kernel=KernelId("5.10.0-99-harbour-amd64", "5.10.888-1", "aa3c1e07aa5d4b8890c2d1e6f7a8b9c0d1e2f3a4", "x86_64"),
+        error_site=site,
+        branch=branch,
+        confidence=0.961,
+        functions=[entry, park],
+    )
+
+
+def versions() -> list[tuple[str, Analysis]]:
+    return [("runs/moor-5.10", older()), ("runs/moor-6.1", named())]
+
+
+def many_versions() -> list[tuple[str, Analysis]]:
+    """Four runs, one of which lost too many samples and one of which did not fail."""
+    lossy = dataclasses.replace(named(), samples=dataclasses.replace(named().samples, lost=20_000))
+    return [*versions(), ("runs/moor-6.12", lossy), ("runs/moor-7.3", not_reproduced())]
+
+
+def campaign_rows() -> list[CampaignRow]:
+    """Three scenarios on three targets, twice each, with every way to end."""
+    rows = []
+    for number, scenario in enumerate(("moor-eaddrinuse", "anchor-enomem", "sail-eperm")):
+        for target, release in (("vm:5.10", "5.10.0-99-harbour"), ("vm:6.1", "6.1.0-99-harbour"), ("vm:7.3", "7.3.4")):
+            for repeat in (1, 2):
+                run = f"runs/{scenario}-{target.replace(':', '-')}-{repeat}"
+                rows.append(
+                    CampaignRow(
+                        scenario,
+                        target,
+                        "named",
+                        repeat,
+                        f"{scenario} fails because its slot is taken.",
+                        run,
+                        f"{run}/report.html",
+                        release,
+                        "",
+                        0,
+                        0.97 - 0.01 * number,
+                        "berth_park",
+                        "drivers/harbour/berth.c",
+                        433 + number,
+                        31.4,
+                        True,
+                    )
+                )
+    blank = {"function": "", "file": "", "line": 0, "confidence": None, "correct": None}
+    rows[3] = dataclasses.replace(rows[3], status="inconclusive", exit_code=3, reason="Two places are left.", **blank)
+    rows[9] = dataclasses.replace(rows[9], line=471, correct=False, reason="The tide decides.")
+    rows[12] = dataclasses.replace(
+        rows[12], status="not-reproduced", exit_code=4, reason="Every call succeeded.", **blank
+    )
+    failed = {"run_dir": "", "report": "", "release": "", **blank}
+    rows[16] = dataclasses.replace(rows[16], status="error", exit_code=1, reason="The guest panicked.", **failed)
+    rows[17] = dataclasses.replace(rows[17], status="crashed", exit_code=None, reason="No end within 900 s.", **failed)
+    return rows
