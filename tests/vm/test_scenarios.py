@@ -71,3 +71,20 @@ def as_declared(name: str, record: dict[str, Any], release: str) -> bool:
     if SCENARIOS[name].fails_on(release):
         return set(load["results"]) == {SCENARIOS[name].errno} and load["stopped_by"] == "time"
     return SCENARIOS[name].errno not in load["results"]
+
+
+def test_the_loop_stops_before_it_has_eaten_the_memory(tmp_path: Path) -> None:
+    """The kernel log then holds no word of the OOM killer, and the load lives to say why it stopped."""
+    require(shutil.which("qemu-system-x86_64"), "no QEMU")
+    require(lab.find("6.1"), "no 6.1 kernel in the cache; `whyerrno kernels fetch 6.1`")
+    library = loop_library(tmp_path)
+    script = Path(__file__).with_name("memory_guard.py")
+    with open_target("vm:6.1").session({"/memory_guard.py": script, "/loop.so": library}) as session:
+        command = [session.python, session.path("/memory_guard.py"), session.path("/loop.so")]
+        completed = session.run(command, timeout=120)
+        kernel_log = session.run(["dmesg"], timeout=20).output
+    assert completed.exit_code == 0, completed.output
+    seen = json.loads(completed.output)
+    assert seen["stopped_by"] == "memory"
+    assert seen["calls"] > 500  # of a megabyte each: it did come near the end
+    assert "Out of memory" not in kernel_log
