@@ -6,12 +6,11 @@ Prints progress as JSON lines, and at the end {"done": true} or {"error": "...",
 
 import errno
 import os
-import signal
 import sys
 import time
 
 from profiler.errors import MissingError, ProfilerError, RecordError, UsageError
-from profiler.record.progress import Interrupted, Progress, say
+from profiler.record.progress import Interrupted, note_signals, say
 
 INTERRUPTED = 130
 
@@ -19,7 +18,6 @@ INTERRUPTED = 130
 def main(arguments: list[str]) -> int:
     started = time.monotonic()
     try:
-        _interrupt_on_signals()
         _record(arguments)
         say({"done": True, "seconds": round(time.monotonic() - started, 3)})
         return 0
@@ -43,23 +41,11 @@ def _record(arguments: list[str]) -> None:
     os.makedirs(out, exist_ok=True)
     if os.listdir(out):
         raise UsageError(f"{arguments[1]} is not empty")
-    capture = Capture(job, out, Progress())
+    capture = Capture(job, out)
     try:
         capture.record()
     finally:
         capture.close()
-
-
-def _interrupt_on_signals() -> None:
-    """The first signal starts the undoing; those that follow must not disturb it."""
-
-    def interrupt(number: int, _: object) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(each, signal.SIG_IGN)
-        raise Interrupted(f"signal {number}")
-
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(each, interrupt)
 
 
 def _from_os_error(error: OSError) -> RecordError:
@@ -82,4 +68,5 @@ def _tell(error: ProfilerError) -> int:
 
 
 if __name__ == "__main__":
+    note_signals()
     sys.exit(main(sys.argv[1:]))

@@ -10,14 +10,13 @@ import sys
 import time
 
 from profiler.errors import RecordError
-from profiler.record import facts, kallsyms, kcore
+from profiler.record import facts, kallsyms, kcore, progress
 from profiler.record.count import OTHER, ResultCounter
 from profiler.record.guardian import Guardian
 from profiler.record.job import Job
 from profiler.record.kernel_log import KernelLog
 from profiler.record.load import Load, ProgramLoad, ScenarioLoad
 from profiler.record.perf import PerfRecord, choose_event, find_perf, perf_version
-from profiler.record.progress import Progress
 
 PERF_DATA = "perf.data"
 KALLSYMS = "kallsyms"
@@ -35,12 +34,11 @@ RECORDING_STARTS, RECORDING_ENDS = 0.1, 0.85  # share of the progress bar
 class Capture:
     """The state of one recording. `record` runs it; `close` leaves nothing running, whatever happened before."""
 
-    def __init__(self, job: Job, out: str, progress: Progress) -> None:
+    def __init__(self, job: Job, out: str) -> None:
         self.job = job
         self.out = out
         self.warnings: list[str] = []
         self.phases: dict[str, float] = {}
-        self._progress = progress
         self._phase_started = time.monotonic()
         self._kernel_text = b""
         self._load: Load | None = None
@@ -135,7 +133,7 @@ class Capture:
                 recording.stop()
                 raise RecordError("perf ended before the load did")
             share = min(1.0, elapsed / asked)
-            self._progress.report(RECORDING_STARTS + share * (RECORDING_ENDS - RECORDING_STARTS), "recording")
+            progress.report(RECORDING_STARTS + share * (RECORDING_ENDS - RECORDING_STARTS), "recording")
             time.sleep(min(TICK_SECONDS, limit - elapsed))
         elapsed = time.monotonic() - started
         self._finish_phase("record", RECORDING_ENDS)
@@ -163,8 +161,7 @@ class Capture:
         if self._log.problem:
             self.warnings.append(self._log.problem)
         self._write(KERNEL_LOG, "".join(f"{line}\n" for line in lines))
-        if not facts.copy_config(f"{self.out}/{CONFIG}", os.uname().release):
-            self.warnings.append("the kernel's configuration was not found on the target")
+        facts.copy_config(f"{self.out}/{CONFIG}", os.uname().release)
         self._finish_phase("collect", 0.98)
 
     def _write_facts(self, event: str, version: str, seconds: float, result: dict[str, object]) -> None:
@@ -220,7 +217,7 @@ class Capture:
         now = time.monotonic()
         self.phases[name] = self.phases.get(name, 0.0) + now - self._phase_started
         self._phase_started = now
-        self._progress.report(fraction, name)
+        progress.report(fraction, name)
 
     def _write(self, name: str, text: str) -> None:
         with open(f"{self.out}/{name}", "w", encoding="utf-8") as file:

@@ -28,6 +28,7 @@ class ResultCounter:
         self.output = output
         self.filters = result_filters(syscall_number, errno, errno_number)
         self._perf = perf
+        self._errno = errno
         self._child: Child | None = None
         self._control: Control | None = None
 
@@ -50,9 +51,8 @@ class ResultCounter:
         return f"perf stat could not count: {problem}"
 
     def stop(self) -> dict[str, int]:
-        """Results by errno name, "0" for success; only those that occurred. Empty where nothing was counted."""
-        if self._child is None:
-            return {}
+        """Results by errno name, "0" for success: these and the errno asked for always, others where they occurred."""
+        assert self._child is not None, "stop() without start()"
         self._child.send(signal.SIGINT)
         ended = self._child.wait(START_SECONDS)
         self.end()
@@ -61,7 +61,7 @@ class ResultCounter:
         with open(self.output) as file:
             counts = parse_counts(file.read(), len(self.filters))
         os.unlink(self.output)
-        return results_by_name(dict(zip(self.filters, counts, strict=True)))
+        return results_by_name(dict(zip(self.filters, counts, strict=True)), always=("0", self._errno))
 
     def end(self) -> None:
         if self._child is not None:
@@ -100,11 +100,11 @@ def parse_counts(text: str, expected: int) -> list[int]:
     return [int(field) if field.isdigit() else 0 for field in fields]
 
 
-def results_by_name(counts: dict[str, int]) -> dict[str, int]:
-    """`counts` with the total of failures replaced by the failures that no other counter saw."""
+def results_by_name(counts: dict[str, int], always: tuple[str, ...]) -> dict[str, int]:
+    """`counts` without zeros but `always`, and its total of failures replaced by those that no other counter saw."""
     named = sum(count for name, count in counts.items() if name not in (OTHER, "0"))
     rest = {**counts, OTHER: max(0, counts[OTHER] - named)}
-    return {name: count for name, count in rest.items() if count}
+    return {name: count for name, count in rest.items() if count or name in always}
 
 
 def tracepoint_present() -> bool:

@@ -55,7 +55,9 @@ class KernelLog:
 
 def format_record(record: bytes) -> str:
     """As `dmesg -r` prints it: level, seconds since boot, text."""
-    prefix, _, text = record.partition(b";")
+    prefix, separator, text = record.partition(b";")
+    if not separator:
+        prefix, text = b"", record
     fields = prefix.split(b",")
     line = text.partition(b"\n")[0].decode("utf-8", "replace")
     if len(fields) < 3 or not fields[0].isdigit() or not fields[2].isdigit():

@@ -85,13 +85,11 @@ class ScenarioLoad:
     def _first_line(self) -> str:
         assert self._child is not None
         text = b""
-        deadline = time.monotonic() + SETUP_SECONDS
-        while b"\n" not in text and time.monotonic() < deadline:
-            if wait_readable([self._stdout], 1.0):
-                data = os.read(self._stdout, 4096)
-                if not data:
-                    break
-                text += data
+        while b"\n" not in text and wait_readable(self._stdout, SETUP_SECONDS):
+            data = os.read(self._stdout, 4096)
+            if not data:
+                break
+            text += data
         return text.decode("utf-8", "replace").partition("\n")[0]
 
 

@@ -1,5 +1,6 @@
 """perf on the target: which one, which event, and one system-wide recording from start to whole file."""
 
+import errno
 import os
 import signal
 import struct
@@ -10,6 +11,7 @@ from profiler.record.spawn import Child, run, spawn, wait_readable
 START_SECONDS = 60.0
 STOP_SECONDS = 90.0
 BUFFER = "2M"  # per CPU: over one second of samples at 16 kHz
+DISK_FULL = os.strerror(errno.ENOSPC)
 PARANOID = "/proc/sys/kernel/perf_event_paranoid"
 
 # Flags that only save time, or events; an older perf without one of them records as well.
@@ -116,8 +118,8 @@ class PerfRecord:
         text = child.output.text()
         if child.status not in (0, -signal.SIGINT, 128 + signal.SIGINT):
             raise _stop_error(child.status or 0, text)
-        check_whole(self.output)
         self.end()
+        check_whole(self.output)
         return text
 
     def end(self) -> None:
@@ -168,7 +170,8 @@ class Control:
         self._open = {self._child_reads, self._commands, self._acks, self._child_writes}
 
     def start(self, argv: list[str]) -> Child:
-        """`argv` of a perf, with --control added."""
+        """`argv` of a perf, with --control added; "enable" already waits there for it to answer."""
+        os.write(self._commands, b"enable\n")
         try:
             return spawn([*argv, self.argument], env=environment(), keep=self.child_ends)
         finally:
@@ -179,8 +182,7 @@ class Control:
 
         The descriptor for answers reads as ended when perf ends, so no time is spent waiting for a dead perf.
         """
-        os.write(self._commands, b"enable\n")
-        ready = wait_readable([self._acks], seconds)
+        ready = wait_readable(self._acks, seconds)
         if ready and os.read(self._acks, 16).startswith(b"ack"):
             return True
         child.end(grace=0.2)
@@ -212,6 +214,8 @@ def check_whole(path: str) -> None:
         raise RecordError(f"perf wrote a file without a header ({length} bytes)")
     start, size = struct.unpack_from("=QQ", header, 40)
     if size == 0 or start + size > length:
+        if os.statvfs(path).f_bavail == 0:
+            raise _disk_full_error()
         raise RecordError(f"perf.data is cut off: {size} bytes of data announced at {start}, {length} bytes in all")
 
 
@@ -225,17 +229,19 @@ def _start_error(problem: str) -> RecordError | MissingError:
             f"recording the whole machine is not permitted (kernel.perf_event_paranoid is {_paranoid()})",
             hint="run as root, give perf CAP_PERFMON, or set kernel.perf_event_paranoid to 0 or less",
         )
-    return _disk_full(problem) or RecordError(f"perf record could not start: {line}")
+    if DISK_FULL in problem:
+        return _disk_full_error()
+    return RecordError(f"perf record could not start: {line}")
 
 
 def _stop_error(status: int, text: str) -> RecordError:
+    if DISK_FULL in text:
+        return _disk_full_error()
     line = " ".join(text.split())[-300:]
-    return _disk_full(text) or RecordError(f"perf record failed with exit status {status}: {line}")
+    return RecordError(f"perf record failed with exit status {status}: {line}")
 
 
-def _disk_full(text: str) -> RecordError | None:
-    if "No space left on device" not in text:
-        return None
+def _disk_full_error() -> RecordError:
     return RecordError("the disk is full: perf could not write its samples", hint="free space, or record fewer seconds")
 
 

@@ -11,6 +11,7 @@ import signal
 import time
 
 from profiler.errors import RecordError
+from profiler.record import progress
 
 POLL_SECONDS = 0.01
 KEPT_OUTPUT = 8192  # bytes of a process's output kept for messages
@@ -199,6 +200,12 @@ def run(argv: list[str], *, env: dict[str, str], seconds: float = 30.0) -> tuple
         child.end()
 
 
-def wait_readable(fds: list[int], seconds: float) -> list[int]:
-    """Those of `fds` that can be read, waiting at most `seconds` for the first."""
-    return select.select([fd for fd in fds if fd >= 0], [], [], seconds)[0]
+def wait_readable(fd: int, seconds: float) -> bool:
+    """Whether `fd` can be read, or has ended, within `seconds`. Raises Interrupted as progress.check does."""
+    deadline = time.monotonic() + seconds
+    while True:
+        progress.check()
+        if select.select([fd], [], [], 0.2)[0]:
+            return True
+        if time.monotonic() >= deadline:
+            return False
