@@ -45,18 +45,21 @@ _TOTAL = re.compile(r" \((\d+) samples")
 _FUNCTION = re.compile(r"\s*:\s*(?:\d+\s+)?[0-9a-f]+ <(?P<name>.+)>:")
 #    58.33 :   1140:   add    %eax,%edx // w.c:3
 _INSTRUCTION = re.compile(r"\s*(?P<share>\d+(?:\.\d+)?)\s+:\s+(?P<address>[0-9a-f]{1,16}):\s+(?P<text>.*)")
-#     0.00 :   ffffffff81a0d3f1:       mov    %rsp,%rbp      (several events: one share each before the colon)
+#    67.12   61.64 :   1140:   add    %eax,%edx // w.c:2      (perf annotate --group: a share for each event)
 _SHARES = re.compile(r"\s*\d+(?:\.\d+)?(?:\s+\d+(?:\.\d+)?)+\s+:\s+[0-9a-f]{1,16}:\s")
 #          : 3    int spin(volatile int *p){ for(int i=0;i<300000000;i++) *p += i; return *p; }
 _SOURCE = re.compile(r"\s*:(?:\s*\d+ {4}|\s*)(?P<text>.*)")
 _LOCATION = re.compile(r"\s+// (?P<location>\S+:\d+)$")
 # Between functions, with -l, a summary of lines:   "  100.00 w.c:3"
-_SUMMARY = re.compile(r"\s*(?:Sorted summary for file .*|-+|\d+\.\d+ +\S.*:(?:\d+|\?)|\s*)")
+_SUMMARY = re.compile(r"\s*(?:Sorted summary for file .*|-+|(?:\d+\.\d+ +)+\S.*:(?:\d+|\?)|\s*)")
 _SECTION = "Disassembly of section "
 
 
 def read(lines: Iterable[str | bytes]) -> Annotation:
-    """Raises InputError where no instruction is found; other lines that cannot be read are `decode_errors`."""
+    """Raises InputError where no instruction is found, or where each has the shares of several events.
+
+    Other lines that cannot be read are `decode_errors`.
+    """
     text = _Text()
     for number, line in enumerate(lines, 1):
         shown = line.decode("utf-8", "backslashreplace") if isinstance(line, bytes) else line
@@ -84,10 +87,12 @@ class _Text:
         heading = _HEADING.fullmatch(line)
         if heading is not None:
             self._heading(heading)
-        elif _SUMMARY.fullmatch(line) is not None:
-            return
         elif self._inside and (instruction := _INSTRUCTION.fullmatch(line)) is not None:
             self._instruction(instruction)
+        elif self._inside and _SHARES.match(line) is not None:
+            raise InputError(f"line {number}: shares of several events side by side", hint="annotate without --group")
+        elif _SUMMARY.fullmatch(line) is not None:
+            return
         elif self._inside and (function := _FUNCTION.fullmatch(line)) is not None:
             self._function = function["name"]
             self._source = []
@@ -95,8 +100,6 @@ class _Text:
                 self.totals[self._function] = self._total
         elif self._inside and (source := _SOURCE.fullmatch(line)) is not None:
             self._source_line(source["text"])
-        elif _SHARES.match(line):
-            self.faults.add(number, "several events side by side; annotate one event at a time")
         else:
             self.faults.add(number, f"not a line of perf annotate: {line[:80]!r}")
 

@@ -95,8 +95,8 @@ class _Reading:
         self._pipe = header.pipe
         self._salvage = salvage
         self._faults = faults
-        self._attrs = list(header.attrs)
-        self._events = Events(self._attrs)
+        self._attrs: list[Attr] = []
+        self._set_attrs(list(header.attrs))
         self._columns = SampleColumns(faults)
         self._timeline = Timeline()
         self._lost = 0
@@ -104,22 +104,9 @@ class _Reading:
         self._throttled = 0
         self._kernel_map: KernelMap | None = None
         self._packed: list[bytes] = []
-        self._readers: dict[int, Callable[[bytes, int], None]] = {
-            fmt.MMAP: self._mapping,
-            fmt.MMAP2: self._mapping,
-            fmt.LOST: self._lost_records,
-            fmt.LOST_SAMPLES: self._lost_sample_count,
-            fmt.THROTTLE: self._throttle,
-            fmt.HEADER_ATTR: self._attribute,
-            fmt.HEADER_BUILD_ID: self._build_id,
-            fmt.HEADER_FEATURE: self._feature,
-            fmt.EVENT_UPDATE: self._event_update,
-            fmt.COMPRESSED: self._compressed,
-            fmt.COMPRESSED2: self._compressed,
-        }
         self._ignored = np.zeros(256, np.bool_)
         self._ignored[list(fmt.RECORD_NAMES)] = True
-        self._ignored[[*self._readers, fmt.COMM, fmt.FORK]] = False
+        self._ignored[[*_READERS, fmt.COMM, fmt.FORK]] = False
 
     def take(self, streams: list[Stream]) -> None:
         """All records of the streams; then those that were packed in them, which are a stream each."""
@@ -180,8 +167,8 @@ class _Reading:
                 if record_type in (fmt.COMM, fmt.FORK):
                     before = 0 if self._timed else int(np.count_nonzero(types[:row] == fmt.SAMPLE))
                     self._task(record_type, record, self._columns.count + before)
-                elif record_type in self._readers:
-                    self._readers[record_type](record, offset)
+                elif record_type in _READERS:
+                    _READERS[record_type](self, record, offset)
                 else:
                     self._faults.add(offset, f"record of unknown type {record_type}, {len(record)} bytes, skipped")
             except (struct.error, ValueError, IndexError) as error:
@@ -225,8 +212,8 @@ class _Reading:
 
     def _attribute(self, record: bytes, offset: int) -> None:
         if self._pipe:
-            self._attrs.append(decode_attr_record(record, where=f"{self._name}: offset {offset:#x}"))
-            self._events = Events(self._attrs)
+            attr = decode_attr_record(record, where=f"{self._name}: offset {offset:#x}")
+            self._set_attrs([*self._attrs, attr])
 
     def _build_id(self, record: bytes, _offset: int) -> None:
         note_build_id(self.facts, record)
@@ -245,15 +232,18 @@ class _Reading:
 
     # ---- the time of records that are no samples ----
 
-    @property
-    def _timed(self) -> bool:
-        return all(attr.time_from_end() is not None for attr in self._attrs)
+    def _set_attrs(self, attrs: list[Attr]) -> None:
+        self._attrs = attrs
+        self._events = Events(attrs)
+        self._timed = all(attr.time_from_end() is not None for attr in attrs)
+        self._alike = len({attr.sample_type for attr in attrs}) == 1
 
     def _attr_of(self, record: bytes) -> Attr | None:
-        if len(self._attrs) > 1 and len({attr.sample_type for attr in self._attrs}) > 1:
-            (number,) = struct.unpack_from("<Q", record, len(record) - 8)
-            return next((attr for attr in self._attrs if number in attr.ids), self._attrs[0])
-        return self._attrs[0] if self._attrs else None
+        """The event a record belongs to, where that matters; perf then puts its id last."""
+        if not self._attrs or self._alike:
+            return self._attrs[0] if self._attrs else None
+        (number,) = struct.unpack_from("<Q", record, len(record) - 8)
+        return next((attr for attr in self._attrs if number in attr.ids), self._attrs[0])
 
     def _time(self, record: bytes) -> int:
         attr = self._attr_of(record)
@@ -292,3 +282,18 @@ class _Reading:
             command_line=self.facts.command_line,
             decode_errors=self._faults.errors(),
         )
+
+
+_READERS: dict[int, Callable[[_Reading, bytes, int], None]] = {
+    fmt.MMAP: _Reading._mapping,
+    fmt.MMAP2: _Reading._mapping,
+    fmt.LOST: _Reading._lost_records,
+    fmt.LOST_SAMPLES: _Reading._lost_sample_count,
+    fmt.THROTTLE: _Reading._throttle,
+    fmt.HEADER_ATTR: _Reading._attribute,
+    fmt.HEADER_BUILD_ID: _Reading._build_id,
+    fmt.HEADER_FEATURE: _Reading._feature,
+    fmt.EVENT_UPDATE: _Reading._event_update,
+    fmt.COMPRESSED: _Reading._compressed,
+    fmt.COMPRESSED2: _Reading._compressed,
+}

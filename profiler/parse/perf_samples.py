@@ -34,6 +34,7 @@ class Events:
         pairs = sorted((number, event) for event, attr in enumerate(attrs) for number in attr.ids)
         self._ids = np.array([number for number, _ in pairs], dtype=np.uint64)
         self._events = np.array([event for _, event in pairs], dtype=np.int16)
+        self._by_id = dict(pairs)
         identities = {layout.identity for layout in self.layouts}
         self._identity = identities.pop() if len(identities) == 1 else None
         self.uniform = len(set(self.layouts)) == 1
@@ -44,8 +45,9 @@ class Events:
         if len(self.layouts) == 1 or self._identity is None or not len(self._ids):
             return 0
         ids = rows[:, self._identity]
-        if (ids == ids[0]).all():  # perf drains one CPU's buffer after the other
-            return int(self._lookup(ids[:1])[0])
+        first = ids[0]
+        if (ids == first).all():  # perf drains one CPU's buffer after the other
+            return self._by_id.get(int(first), -1)
         return self._lookup(ids)
 
     def _lookup(self, ids: Words) -> NDArray[np.int16]:
@@ -256,13 +258,13 @@ class SampleColumns:
     def drop_impossible_cpus(self, cpus: int) -> None:
         """CPU numbers past the machine's own become -1, and a fault. `cpus` 0: not known."""
         cpu = self._signed["cpu"][: self.count]
-        wrong = cpu < -1
-        if cpus:
-            wrong |= cpu >= cpus
-        if wrong.any():
-            shown = np.unique(cpu[wrong])[:3].tolist()
-            self._faults.add(0, f"SAMPLE: {int(wrong.sum())} samples of CPUs that the machine lacks, such as {shown}")
-            cpu[wrong] = -1
+        limit = cpus or 2**31
+        if not len(cpu) or (cpu.min() >= -1 and cpu.max() < limit):
+            return
+        wrong = (cpu < -1) | (cpu >= limit)
+        shown = np.unique(cpu[wrong])[:3].tolist()
+        self._faults.add(0, f"SAMPLE: {int(wrong.sum())} samples of CPUs that the machine lacks, such as {shown}")
+        cpu[wrong] = -1
 
     def finish(self, comm: NDArray[np.int32]) -> Samples:
         n = self.count

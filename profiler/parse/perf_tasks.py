@@ -33,16 +33,16 @@ class Timeline:
         """
         names = _Names()
         history = self._history(names)
-        present, slot = _distinct(tids)
-        last_name = np.empty(len(present), np.int32)
-        last_change = np.zeros(len(present), np.uint64)
-        for row, tid in enumerate(present.tolist()):
+        threads, length, slot = _slots(tids)
+        last_name = np.zeros(length, np.int32)
+        last_change = np.zeros(length, np.uint64)
+        for tid, place in threads.items():
             if tid in history:
-                last_change[row], last_name[row] = history[tid][-1]
+                last_change[place], last_name[place] = history[tid][-1]
             else:
-                last_name[row] = names.unknown(tid)
+                last_name[place] = names.unknown(tid)
         comm = last_name[slot]
-        if last_change.any():
+        if len(clock) and last_change.max() > clock.min():
             earlier = np.flatnonzero(clock < last_change[slot])
             if len(earlier):
                 named = _name_earlier(tids[earlier], clock[earlier], history)
@@ -81,15 +81,18 @@ class _Names:
         return tuple(self._numbers)
 
 
-def _distinct(tids: NDArray[np.int32]) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-    """The thread ids that occur, and for each sample its place among them; np.unique, without its sort."""
+def _slots(tids: NDArray[np.int32]) -> tuple[dict[int, int], int, NDArray[np.integer]]:
+    """Of each thread that occurs its place in a table, the table's length, and the place for each sample."""
     if not len(tids) or tids.min() < -1 or tids.max() >= _PLAUSIBLE_TIDS:
         present, slot = np.unique(tids, return_inverse=True)
-        return present, slot
+        return {tid: place for place, tid in enumerate(present.tolist())}, len(present), slot
+    # The thread ids serve as places themselves; -1 is the last, one beyond the greatest.
     occurs = np.zeros(int(tids.max()) + 2, np.bool_)
-    occurs[tids + 1] = True
-    place = np.cumsum(occurs, dtype=np.int32) - 1
-    return np.flatnonzero(occurs) - 1, place[tids + 1]
+    occurs[tids] = True
+    threads = {place: place for place in np.flatnonzero(occurs[:-1]).tolist()}
+    if occurs[-1]:
+        threads[-1] = len(occurs) - 1
+    return threads, len(occurs), tids
 
 
 def _name_earlier(

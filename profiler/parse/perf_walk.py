@@ -26,8 +26,9 @@ from profiler.parse import perf_format as fmt
 
 # A run's records are decoded while still in the CPU's cache: 4,096 of 56 bytes are 224 KiB.
 _RUN_RECORDS = 4096
-_SHORTEST_RUN = 16
-_FIRST_BLOCK = 2048  # bytes; doubles as long as blocks go well
+_SHORTEST_RUN = 64
+_LONG_RUN = 1024
+_FIRST_BLOCK = 256  # bytes; doubles as long as blocks go well
 _LARGEST_BLOCK = 1 << 19
 
 _TYPE_AND_SIZE = 0xFFFF_0000_FFFF_FFFF
@@ -83,7 +84,8 @@ def batches(stream: Stream) -> Iterator[Batch]:
         if run is not None:
             yield run
             position += run.size * len(run.headers)
-            block = _FIRST_BLOCK
+            if len(run.headers) >= _LONG_RUN:  # more runs are likely: after what broke it, look for the next soon
+                block = _FIRST_BLOCK
             continue
         chain, following = _chain(stream, position, block)
         if chain is None:
