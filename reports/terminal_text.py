@@ -25,7 +25,7 @@ class Writer:
         self.ascii_only = console.options.ascii_only
 
     def text(self, *pieces: Piece) -> Text:
-        built = Text(overflow="ellipsis")
+        built = Text(overflow="crop" if self.ascii_only else "ellipsis")  # rich adds an ellipsis of its own
         for piece in pieces:
             text, style = (piece, "") if isinstance(piece, str) else piece
             built.append(self._encodable(text), style)

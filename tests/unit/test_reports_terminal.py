@@ -1,0 +1,100 @@
+"""The report in a terminal."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from profiler.model import Analysis
+from reports import terminal
+from tests.unit import sample_analysis as samples
+
+
+def shown(analysis: Analysis, width: int = 80, **options: object) -> str:
+    out = io.StringIO()
+    terminal.render(analysis, Console(file=out, width=width, **options))  # type: ignore[arg-type]
+    return out.getvalue()
+
+
+def test_verdict_comes_first() -> None:
+    """The first lines name call, errno, function, branch and outcome."""
+    head = "\n".join(shown(samples.named()).splitlines()[:8])
+    for words in ("NAMED", "moor() fails with EADDRINUSE in berth_park()", "was true", "berth.c:434", "berth.c:433"):
+        assert words in head
+
+
+@pytest.mark.parametrize("make", [samples.named, samples.inconclusive, samples.not_reproduced, samples.bare])
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_no_line_is_wider_than_the_terminal(make: object, width: int) -> None:
+    """At any width, lines are cut or wrapped, never left to the terminal."""
+    assert callable(make)
+    assert all(len(line) <= width for line in shown(make(), width).splitlines())
+
+
+def test_report_is_one_or_two_screens() -> None:
+    """At 80 columns the report is at most 70 lines, however long the function is."""
+    assert len(shown(samples.named()).splitlines()) <= 70
+    assert len(shown(samples.huge()).splitlines()) <= 90
+
+
+def test_source_around_branch_and_site_is_marked() -> None:
+    """The error site and the branch carry their labels, the line numbers are right, far lines are left out."""
+    text = shown(samples.named(), 120)
+    assert re.search(r"▸ +433 .*err = -EADDRINUSE;  ← error set here", text)
+    assert re.search(r"▸ +434 .*berth->shared\)\)  ← deciding branch", text)
+    assert "43.9–46.3%" in text
+    assert "⋮" in text
+    assert "spin_lock(&h->lock)" not in text
+
+
+def test_chain_shows_the_source_of_each_call() -> None:
+    """A call is shown with the line that makes it."""
+    assert re.search(r"└ berth_park  drivers/harbour/moor.c:182  err = h->ops->park", shown(samples.named(), 120))
+
+
+def test_hostile_text_cannot_drive_the_terminal() -> None:
+    """No control character but the line break comes out, and rich's markup is not interpreted."""
+    text = shown(samples.hostile(), 300)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text)
+    assert "\\x1b[31mred" in text
+    assert "[bold red]markup[/]" in text
+    text.encode("utf-8")
+
+
+def test_colour_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe gets no escape sequence, a terminal gets colour, a terminal with NO_COLOR gets none."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert "\x1b" not in shown(samples.named())
+    coloured = re.compile(r"\x1b\[[0-9;]*3[0-9]")
+    assert coloured.search(shown(samples.named(), force_terminal=True))
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not coloured.search(shown(samples.named(), force_terminal=True))
+
+
+def test_ascii_terminal_gets_ascii() -> None:
+    """With LANG=C and Python told so, no character outside ASCII is printed, and nothing raises."""
+    raw = io.BytesIO()
+    for make in (samples.named, samples.hostile, samples.not_reproduced):
+        with io.TextIOWrapper(raw, encoding="ascii", write_through=True) as file:
+            terminal.render(make(), Console(file=file, width=100))
+            written = raw.getvalue()
+        raw = io.BytesIO()
+        assert written and written.isascii()
+
+
+def test_lost_samples_are_prominent() -> None:
+    """Lost and throttled samples are cautions, straight after the verdict."""
+    text = shown(samples.inconclusive())
+    assert text.index("caution     212 samples lost") < text.index("From the system call")
+
+
+def test_not_reproduced_shows_what_came_instead() -> None:
+    """The counts per result are printed, most frequent first."""
+    text = shown(samples.not_reproduced())
+    assert re.search(r"EACCES +1,204,318", text)
+    assert text.index("EACCES   ") < text.index("EINTR   ") < text.index("success   ")
+    assert "Candidates" not in text
