@@ -8,7 +8,7 @@ import fcntl
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection
 from pathlib import Path
@@ -176,13 +176,3 @@ def _end(active: list[_Active]) -> None:
             if one.process.exitcode is None:
                 one.process.kill()
                 one.process.join()
-
-
-def table(outcomes: Sequence[Outcome], cell: Callable[[Outcome], str]) -> tuple[list[str], list[list[str]]]:
-    """Scenario × target: the header, and a row a scenario; repeats share a cell, equal ones written once."""
-    targets = list(dict.fromkeys(o.run.target for o in outcomes))
-    rows = []
-    for scenario in dict.fromkeys(o.run.scenario for o in outcomes):
-        cells = [[cell(o) for o in outcomes if (o.run.scenario, o.run.target) == (scenario, t)] for t in targets]
-        rows.append([scenario, *(", ".join(dict.fromkeys(c)) for c in cells)])
-    return ["scenario", *targets], rows

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from profiler.campaign.outcome import Outcome
 from profiler.campaign.plan import Campaign
 from profiler.cli.names import find_scenario
-from profiler.cli.output import json_option, print_columns, print_json
+from profiler.cli.output import json_option, print_json
 from profiler.cli.root import Settings, common_options
+
+if TYPE_CHECKING:
+    from reports.campaign import CampaignRow
 
 GIGABYTES_A_RUN = 2.5  # a guest's memory, and the analysis beside it
 
@@ -120,28 +124,45 @@ def default_jobs() -> int:
 
 def conclude(directory: Path, outcomes: list[Outcome], *, as_json: bool) -> int:
     """Print the table of verdicts and the runs that failed; the exit code."""
-    from profiler.campaign import outcome, runner
+    from rich.console import Console
+
+    from profiler.campaign import outcome
+    from reports import campaign as pages
 
     if as_json:
         print_json(outcome.results(outcomes))
     else:
-        print_columns(*runner.table(outcomes, cell))
-        failed = [o for o in outcomes if not o.concluded]
-        for o in failed:
-            click.echo(f"\n{o.run.scenario} on {o.run.target}, repeat {o.run.repeat}: {o.status}: {o.message}")
-        click.echo(f"\n{len(outcomes)} runs, {len(failed)} failed; wrote {directory / 'index.html'}")
+        pages.render([row(o) for o in outcomes], Console())
+        click.echo(f"wrote {directory / 'index.html'}")
     return 0 if all(o.concluded for o in outcomes) else 1
-
-
-def cell(outcome: Outcome) -> str:
-    """What the table says of one run: where the errno comes from, or how the run ended."""
-    if outcome.status == "named" and outcome.error_site is not None:
-        site = outcome.error_site
-        return f"{site.function}:{site.line}"
-    return outcome.status
 
 
 def write_index(directory: Path, outcomes: list[Outcome]) -> None:
     from reports import campaign as pages
 
-    pages.write_index(outcomes, directory / "index.html")
+    pages.write_index([row(o) for o in outcomes], directory / "index.html", title=directory.resolve().name)
+
+
+def row(outcome: Outcome) -> CampaignRow:
+    """An outcome as the reports want it."""
+    from profiler.cli.verdict import REPORT
+    from reports.campaign import CampaignRow
+
+    run, site = outcome.run, outcome.error_site
+    directory = f"runs/{run.name}" if outcome.concluded else ""
+    return CampaignRow(
+        scenario=run.scenario,
+        target=run.target,
+        status=outcome.status,
+        repeat=run.repeat,
+        reason=outcome.message,
+        run_dir=directory,
+        report=f"{directory}/{REPORT}" if directory else "",
+        release=outcome.release,
+        package_version=outcome.package_version,
+        confidence=outcome.confidence if outcome.concluded else None,
+        function=site.function if site else "",
+        file=site.file if site else "",
+        line=site.line if site else 0,
+        seconds=outcome.seconds,
+    )

@@ -12,8 +12,9 @@ from profiler.cli.compare import write_comparison
 from profiler.cli.names import find_scenario
 from profiler.cli.progress import Progress, show_progress
 from profiler.cli.root import Settings, common_options
-from profiler.cli.verdict import print_terminal_report, write_report
-from profiler.errors import InputError, ProfilerError, UsageError
+from profiler.cli.verdict import REPORT, print_terminal_report, write_report
+from profiler.errors import InputError, ProfilerError
+from profiler.model import EXIT_CODES
 
 if TYPE_CHECKING:
     from profiler.model import Analysis
@@ -64,9 +65,9 @@ def command(settings: Settings, *, output: Path, offline: bool, sample_data: Pat
     for version, analysis in analyses.items():
         click.echo(f"{version:5} {analysis.conclusion.value}: {analysis.reason}")
     for directory in directories.values():
-        click.echo(f"report      {directory / 'report.html'}")
+        click.echo(f"report      {directory / REPORT}")
     click.echo(f"comparison  {page}")
-    return 0
+    return max(EXIT_CODES[analysis.conclusion] for analysis in analyses.values())
 
 
 def record_or_saved(output: Path, sample_data: Path, *, quiet: bool) -> dict[str, Analysis]:
@@ -74,8 +75,6 @@ def record_or_saved(output: Path, sample_data: Path, *, quiet: bool) -> dict[str
     try:
         with show_progress(quiet=quiet) as progress:
             return {version: record(version, output, progress) for version in VERSIONS}
-    except UsageError:
-        raise
     except ProfilerError as error:
         click.echo(f"whyerrno: cannot run guests here: {error}", err=True)
         click.echo(f"whyerrno: showing the recordings in {sample_data} instead", err=True)

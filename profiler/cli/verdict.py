@@ -10,6 +10,8 @@ import click
 from profiler.cli.output import print_json
 from profiler.model import EXIT_CODES, Analysis
 
+REPORT = "report.html"
+
 
 def conclude(analysis: Analysis, directory: Path, *, as_json: bool, report: bool) -> int:
     """Print `analysis`, write its report into `directory` if asked, and return the exit code."""
@@ -29,7 +31,7 @@ def write_report(analysis: Analysis, directory: Path) -> list[Path]:
     from reports import html, plots
 
     directory.mkdir(parents=True, exist_ok=True)
-    page, lines, candidates = directory / "report.html", directory / "lines.png", directory / "candidates.png"
+    page, lines, candidates = directory / REPORT, directory / "lines.png", directory / "candidates.png"
     with tempfile.TemporaryDirectory() as dark:
         dark_lines, dark_candidates = Path(dark, lines.name), Path(dark, candidates.name)
         for theme, line_plot, candidate_plot in (("light", lines, candidates), ("dark", dark_lines, dark_candidates)):
