@@ -84,6 +84,11 @@ class SourceFile:
 
         return min(found, key=distance, default=None)
 
+    @cached_property
+    def compiled(self) -> str:
+        """The masked text of what is compiled; #if blocks of whole statements that nothing decides are kept."""
+        return resolve(self.masked, self.config, keep_undecided=True)
+
     def line_of(self, offset: int) -> int:
         return bisect_right(self._line_starts, offset)
 

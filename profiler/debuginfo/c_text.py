@@ -35,6 +35,18 @@ LOCAL_LABEL = re.compile(r"\b__label__\s+[^;]*;")
 TYPE_WORDS = r"(?:(?:const|volatile|unsigned|signed|struct|union|enum|long|short)\s+)*\w+"
 TYPE_ARGUMENT = re.compile(rf"(?<=,)(\s*)({TYPE_WORDS})([\s*]*)(?=[,)])|(?<=\()(\s*)({TYPE_WORDS})([\s*]*)(?=,)")
 
+# alloc_percpu(struct foo): the same as the only one, which sizeof alone takes by the grammar
+ONLY_ARGUMENT = re.compile(
+    rf"\b(?!(?:sizeof|_Alignof|return|if|while|switch|case|int)\b)(\w+\()(\s*)({TYPE_WORDS})([\s*]*)(?=\))"
+)
+# operators of the grammar that take only part of what the compiler's take; as calls they parse
+OPERATORS = re.compile(r"\b(?:offsetof|__alignof__|_Alignof)(?=\s*\()")
+# static DEFINE_RATELIMIT_STATE(...);   DECLARE_BITMAP(map, 8) = { 0 };   f(a, <=, b)   } while_each_thread(g, t);
+STATIC_MACRO = re.compile(r"\bstatic(?=\s+[A-Z][A-Z0-9_]*\s*\()")
+INITIALISED_MACRO = re.compile(r"(\b[A-Z][A-Z0-9_]*\([^()]*\)\s*)(=\s*\{[^{};]*\})(?=\s*;)")
+OPERATOR_ARGUMENT = re.compile(r"(?<=,)(\s*)(?:[<>=!]=|[<>])(\s*)(?=,)")
+LOOP_END = re.compile(r"(?<=\})(\s*)(while_\w+)(?=\s*\()")
+
 # list_for_each_entry(p, head, member) STATEMENT   scoped_guard(mutex, &lock) STATEMENT
 HEAD_CALL = re.compile(r"\b([A-Za-z_]\w*)\s*(?=\()")
 LOOP_NAME = re.compile(r"for_?each|for_all_|_each_")
@@ -88,7 +100,13 @@ def parseable(body: str) -> str:
     text = AUTO_TYPE.sub("int        ", text)
     text = _with_arguments(text, ASSEMBLY, _plain_call)
     text = GNU_RANGE.sub(lambda match: blank(match[0]), text)
+    text = OPERATORS.sub(lambda match: "A" + match[0][1:], text)
     text = TYPE_ARGUMENT.sub(_plain_argument, text)
+    text = ONLY_ARGUMENT.sub(_plain_only_argument, text)
+    text = STATIC_MACRO.sub("      ", text)
+    text = INITIALISED_MACRO.sub(lambda match: match[1] + blank(match[2]), text)
+    text = OPERATOR_ARGUMENT.sub(lambda match: match[1] + "0".ljust(len(match[0].strip())) + match[2], text)
+    text = LOOP_END.sub(lambda match: match[1] + "while".ljust(len(match[2])), text)
     return _statement_macros(text)
 
 
@@ -113,6 +131,11 @@ def _plain_argument(match: re.Match[str]) -> str:
     first = 1 if match[2] is not None else 4
     space, words, stars = match[first], match[first + 1], match[first + 2]
     return space + re.sub(r"\s", "_", words) + stars.replace("*", " ")
+
+
+def _plain_only_argument(match: re.Match[str]) -> str:
+    call, space, words, stars = match.groups()
+    return call + space + re.sub(r"\s", "_", words) + stars.replace("*", " ")
 
 
 def _statement_macros(text: str) -> str:

@@ -1,8 +1,4 @@
-"""From the syntax tree of a function body to its control flow.
-
-Every builder takes the edges that lead to what it builds (`Exits`: pairs of a node and how it was left) and gives
-back those that lead out of it. An empty list says that control does not come here.
-"""
+"""From the syntax tree of a function body to its control flow, statement by statement."""
 
 from __future__ import annotations
 
@@ -14,10 +10,10 @@ import tree_sitter
 import tree_sitter_c
 
 from profiler.debuginfo.c_functions import FunctionText, SourceFile
-from profiler.debuginfo.c_preprocessor import evaluate, resolve
 from profiler.debuginfo.c_text import parseable
-from profiler.debuginfo.flow_facts import Facts, call_name, single_argument
-from profiler.debuginfo.source_flow import FlowEdge, FlowNode, SourceFlow, Whole
+from profiler.debuginfo.flow_expressions import Exits, Expressions
+from profiler.debuginfo.flow_facts import Facts
+from profiler.debuginfo.source_flow import FlowNode, SourceFlow, Whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,26 +23,7 @@ if TYPE_CHECKING:
 LANGUAGE = tree_sitter.Language(tree_sitter_c.language())
 PREFIX = "void f()"  # makes a function definition of a body
 
-Exit = tuple[int, bool | None, str | None]  # a node, and the outcome or case by which it was left
-Exits = list[Exit]
-
-# if (unlikely(a || b)): the macro's value is that of its argument
-TRANSPARENT = frozenset(
-    [
-        "likely",
-        "unlikely",
-        "WARN_ON",
-        "WARN_ON_ONCE",
-        "BUG_ON",
-        "VM_BUG_ON",
-        "__builtin_expect",
-        "data_race",
-        "READ_ONCE",
-    ]
-)
-NO_RETURN = frozenset(["BUG", "panic", "do_exit", "do_group_exit", "make_task_dead", "unreachable", "kthread_exit"])
 NO_FACTS: dict[str, Any] = {"assigns": (), "errnos": (), "compared": (), "calls": ()}  # its parts have their own nodes
-TRUE_WORDS, FALSE_WORDS = frozenset(["1", "true"]), frozenset(["0", "false"])
 IGNORED = frozenset(
     ["comment", ";", "{", "}", "preproc_call", "preproc_def", "preproc_function_def", "type_definition"]
 )
@@ -55,7 +32,7 @@ IGNORED |= frozenset(["preproc_include", "declaration_list", "struct_specifier",
 
 def build_flow(source: SourceFile, function: FunctionText, asked: str) -> SourceFlow:
     """The flow of a function definition. RecursionError is not caught: no kernel function nests that deep."""
-    masked = resolve(source.masked, source.config, keep_undecided=True)[function.start : function.end]
+    masked = source.compiled[function.start : function.end]
     text = PREFIX + parseable(masked)
     tree = tree_sitter.Parser(LANGUAGE).parse(text.encode())
     builder = _Builder(source, function, Facts(source.code, function.start - len(PREFIX)))
@@ -80,21 +57,15 @@ def _count_errors(root: Node) -> int:
     return own + sum(_count_errors(child) for child in root.children)
 
 
-class _Builder:
+class _Builder(Expressions):
     """Walks the statements of one function and adds nodes and edges."""
 
     def __init__(self, source: SourceFile, function: FunctionText, facts: Facts) -> None:
-        self.source = source
-        self.function = function
-        self.facts = facts
-        self.nodes: list[FlowNode] = []
-        self.edges: list[FlowEdge] = []
+        super().__init__(source, function, facts)
         self.labels: dict[str, int] = {}
-        self.jumps: list[tuple[Exit, str]] = []  # to labels that may come later
         self.breaks: list[Exits] = []
         self.continues: list[Exits] = []
         self.switches: list[tuple[int, list[bool]]] = []  # the switch node, and whether it has a default
-        self.label_names: frozenset[str] = frozenset()
 
     def build(self, body: Node) -> None:
         function = self.function
@@ -105,34 +76,6 @@ class _Builder:
         for left, label in self.jumps:
             if label in self.labels:
                 self.connect([left], self.labels[label])
-
-    # ---- nodes and edges ----
-
-    def connect(self, exits: Exits, target: int) -> None:
-        self.edges.extend(FlowEdge(source, target, outcome, label) for source, outcome, label in exits)
-
-    def add(self, kind: str, syntax: Node, incoming: Exits, *, last: Node | None = None, **more: Any) -> int:
-        """A node for the text from the start of `syntax` to the end of it (or of `last`)."""
-        index = len(self.nodes)
-        end = last or syntax
-        start_line, end_line = self.line(syntax.start_byte), self.line(max(end.end_byte - 1, syntax.start_byte))
-        seen = self.facts.seen(syntax if last is None else last)
-        fields: dict[str, Any] = {
-            "text": self.facts.text_between(syntax.start_byte, end.end_byte),
-            "assigns": seen.assigns,
-            "errnos": seen.errnos,
-            "compared": seen.compared,
-            "calls": seen.calls,
-        }
-        fields.update(more)
-        self.nodes.append(FlowNode(index, kind, start_line, end_line, **fields))  # type: ignore[arg-type]
-        self.connect(incoming, index)
-        for name in self.facts.names(syntax) & self.label_names if kind in ("statement", "condition") else ():
-            self.jumps.append(((index, None, name), name))
-        return index
-
-    def line(self, offset: int) -> int:
-        return self.source.line_of(self.facts.base + offset)
 
     # ---- statements ----
 
@@ -164,48 +107,6 @@ class _Builder:
         expressions = [child for child in syntax.named_children if child.type != "comment"]
         return self.effect(expressions[0], incoming) if expressions else incoming
 
-    def effect(self, expression: Node, incoming: Exits) -> Exits:
-        """An expression evaluated for what it does."""
-        plain = _bare(expression)
-        if plain.type == "comma_expression":
-            return self.sequence_of_effects(plain, incoming)
-        if plain.type == "conditional_expression":
-            return self.conditional_effect(plain, incoming)
-        if plain.type == "binary_expression" and _operator(plain) in ("&&", "||"):
-            left, right = _operands(plain)
-            true, false = self.condition(left, incoming, self.whole(left, _operator(plain)))
-            entering, passing = (true, false) if _operator(plain) == "&&" else (false, true)
-            return self.effect(right, entering) + passing
-        if plain.type == "assignment_expression" and _operator(plain) == "=":
-            left, right = _operands(plain)
-            return self.assignment(plain, left, right, incoming)
-        if plain.type == "compound_statement":  # ({ ... }) for its effect
-            return self.statement(plain, incoming)
-        index = self.add("statement", plain, self.inner(plain, incoming))
-        return [] if call_name(plain, self.facts) in NO_RETURN else [(index, None, None)]
-
-    def sequence_of_effects(self, comma: Node, incoming: Exits) -> Exits:
-        left, right = _operands(comma)
-        return self.effect(right, self.effect(left, incoming))
-
-    def conditional_effect(self, conditional: Node, incoming: Exits) -> Exits:
-        condition, consequence, alternative = _arms(conditional)
-        true, false = self.condition(condition, incoming, self.whole(condition, "?:"))
-        return (self.effect(consequence, true) if consequence else true) + self.effect(alternative, false)
-
-    def assignment(self, syntax: Node, target: Node, value: Node, incoming: Exits) -> Exits:
-        """One node for each value that the right side may have."""
-        values = list(self.values(value, incoming))
-        if len(values) == 1:
-            return [(self.add("statement", syntax, values[0][0]), None, None)]
-        exits: Exits = []
-        for leading, arm, constant in values:
-            assigned = self.facts.assignment(target, "=", arm, constant)
-            text = f"{assigned.target} = {assigned.value.expression}"
-            index = self.add("statement", arm, leading, text=text, assigns=(assigned, *self.facts.seen(arm).assigns))
-            exits.append((index, None, None))
-        return exits
-
     def declaration(self, syntax: Node, incoming: Exits) -> Exits:
         """One node for each initialiser."""
         for declarator in syntax.named_children:
@@ -229,82 +130,6 @@ class _Builder:
                 index = self.add("return", arm, leading, text=f"return {returned.expression}", returned=returned)
             self.connect([(index, None, None)], 1)
         return []
-
-    def values(self, expression: Node, incoming: Exits) -> Iterator[tuple[Exits, Node, str | None]]:
-        """(the edges that lead to it, the expression, its constant value) for each value an expression may have."""
-        plain = _bare(expression)
-        if plain.type == "conditional_expression":
-            condition, consequence, alternative = _arms(plain)
-            true, false = self.condition(condition, incoming, self.whole(condition, "?:"))
-            yield from self.values(consequence or condition, true) if true else ()
-            yield from self.values(alternative, false) if false else ()
-        elif plain.type == "binary_expression" and _operator(plain) in ("&&", "||"):
-            true, false = self.condition(plain, incoming, self.whole(plain, _operator(plain)))
-            yield from ((exits, plain, number) for exits, number in ((true, "1"), (false, "0")) if exits)
-        else:
-            yield self.inner(expression, incoming), expression, None
-
-    def inner(self, expression: Node, incoming: Exits) -> Exits:
-        """The statements within ({ ... }) that an expression holds, before the expression itself."""
-        for compound in self.facts.statement_expressions(expression):
-            incoming = self.block(compound, incoming)
-        return incoming
-
-    # ---- conditions ----
-
-    def whole(self, expression: Node, statement: str) -> Whole:
-        plain = _bare(expression)
-        first, last = self.line(plain.start_byte), self.line(max(plain.end_byte - 1, plain.start_byte))
-        return Whole(first, last, self.facts.text(plain), statement)
-
-    def condition(self, expression: Node, incoming: Exits, whole: Whole) -> tuple[Exits, Exits]:
-        """The edges left when the expression is true, and when it is false."""
-        plain = _bare(expression)
-        operator = _operator(plain)
-        if plain.type == "unary_expression" and operator == "!":
-            true, false = self.condition(plain.child_by_field_name("argument") or plain, incoming, whole)
-            return false, true
-        if plain.type == "binary_expression" and operator in ("&&", "||"):
-            return self.short_circuit(plain, operator, incoming, whole)
-        if plain.type == "conditional_expression":
-            return self.conditional_condition(plain, incoming, whole)
-        if plain.type == "comma_expression":
-            left, right = _operands(plain)
-            return self.condition(right, self.effect(left, incoming), whole)
-        name = call_name(plain, self.facts)
-        argument = single_argument(plain) if name in TRANSPARENT else None
-        if argument is not None:
-            return self.condition(argument, incoming, whole)
-        constant = self.constant(plain, name)
-        if constant is not None:
-            return (incoming, []) if constant else ([], incoming)
-        index = self.add("condition", plain, self.inner(plain, incoming), whole=whole)
-        return [(index, True, None)], [(index, False, None)]
-
-    def short_circuit(self, plain: Node, operator: str, incoming: Exits, whole: Whole) -> tuple[Exits, Exits]:
-        left, right = _operands(plain)
-        left_true, left_false = self.condition(left, incoming, whole)
-        if operator == "&&":
-            true, false = self.condition(right, left_true, whole)
-            return true, left_false + false
-        true, false = self.condition(right, left_false, whole)
-        return left_true + true, false
-
-    def conditional_condition(self, plain: Node, incoming: Exits, whole: Whole) -> tuple[Exits, Exits]:
-        condition, consequence, alternative = _arms(plain)
-        true, false = self.condition(condition, incoming, whole)
-        one, other = self.condition(consequence, true, whole) if consequence else (true, [])
-        last_one, last_other = self.condition(alternative, false, whole)
-        return one + last_one, other + last_other
-
-    def constant(self, plain: Node, name: str | None) -> bool | None:
-        """The value of a condition that no run changes."""
-        text = self.facts.text(plain)
-        if text in TRUE_WORDS or text in FALSE_WORDS:
-            return text in TRUE_WORDS
-        if name and name.startswith("IS_"):
-            return evaluate(text, self.source.config)
-        return None
 
     def if_statement(self, syntax: Node, incoming: Exits) -> Exits:
         condition, consequence = syntax.child_by_field_name("condition"), syntax.child_by_field_name("consequence")
@@ -477,30 +302,3 @@ STATEMENTS: dict[str, Build] = {
     "preproc_elifdef": _Builder.preprocessor,
     "preproc_else": _Builder.preprocessor,
 }
-
-
-def _bare(expression: Node) -> Node:
-    """Without the parentheses around it."""
-    while expression.type in ("parenthesized_expression", "condition_clause"):
-        inside = [child for child in expression.named_children if child.type != "comment"]
-        if len(inside) != 1:
-            break
-        expression = inside[0]
-    return expression
-
-
-def _operator(expression: Node) -> str:
-    operator = expression.child_by_field_name("operator")
-    return operator.type if operator is not None else ""
-
-
-def _operands(expression: Node) -> tuple[Node, Node]:
-    left, right = expression.child_by_field_name("left"), expression.child_by_field_name("right")
-    return left or expression.children[0], right or expression.children[-1]
-
-
-def _arms(conditional: Node) -> tuple[Node, Node | None, Node]:
-    """condition, consequence (absent in `a ?: b`), alternative"""
-    field = conditional.child_by_field_name
-    condition, alternative = field("condition"), field("alternative")
-    return condition or conditional.children[0], field("consequence"), alternative or conditional.children[-1]

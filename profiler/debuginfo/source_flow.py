@@ -37,7 +37,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """`target operator value`: `=` (also of an initialiser), `|=`, `++`; `&` where a call takes the target's address."""
+    """`target operator value`: `=` (also of an initialiser), `|=`, `++`; `&` where a call takes its address."""
 
     target: str
     operator: str
