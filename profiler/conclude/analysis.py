@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 from profiler import __version__
 from profiler.conclude import annotate, places, words
 from profiler.conclude.places import Code, Source
+from profiler.conclude.source_walk import SourceVerdict, walk_source
+from profiler.conclude.sources import Sources, condition_text, whole_outcome
+from profiler.debuginfo.c_preprocessor import Config
 from profiler.infer import calltree, verdict
+from profiler.infer.slice import OriginKind
 from profiler.model import (
     ANALYSIS_SCHEMA,
     Analysis,
@@ -47,6 +51,7 @@ LEAST_CONFIDENCE = 0.8  # below this the verdict is inconclusive
 MOST_CONFIDENCE = 0.99  # what is not modelled is never less likely than one in a hundred
 _LOST_TOO_MANY = 0.05
 _CANDIDATES_SHOWN = 25
+_FUNCTIONS_PROFILED = 10
 
 
 class KernelCode(Code, Protocol):
@@ -68,13 +73,19 @@ class Subject:
     load: LoadResult | None
 
 
-def conclude(subject: Subject, data: PerfRecording, code: KernelCode, source: Source | None) -> Analysis:
+def conclude(
+    subject: Subject, data: PerfRecording, code: KernelCode, source: Source | None, config: Config | None = None
+) -> Analysis:
     """The Analysis of one recording."""
     started = time.monotonic()
     rows = _rows_of_load(subject, data)
     counts = _counts(data, rows)
     warnings = _warnings(subject, counts)
     blank = _blank(subject, counts, warnings)
+    if not subject.syscall or not subject.errno:
+        histograms = code.histograms(_addresses(subject, data, rows))
+        functions = annotate.profile(source, histograms, _FUNCTIONS_PROFILED)
+        return replace(blank, reason=words.PROFILE_ONLY, functions=functions, next_steps=[words.NAME_THE_CALL])
     if subject.load is not None and _not_reproduced(subject.errno, subject.load):
         reason = words.not_reproduced(subject.syscall, subject.errno, subject.load)
         return replace(blank, conclusion=Conclusion.NOT_REPRODUCED, reason=reason)
@@ -88,7 +99,7 @@ def conclude(subject: Subject, data: PerfRecording, code: KernelCode, source: So
     candidates = verdict.candidates(inference.solve(gathered.root))
     seconds = time.monotonic() - started
     blank = replace(blank, samples=counts)
-    return _assemble(blank, subject, data, rows, code, source, candidates, seconds)
+    return _assemble(blank, subject, data, rows, code, source, candidates, seconds, config)
 
 
 def _rows_of_load(subject: Subject, data: PerfRecording) -> NDArray[np.int64]:
@@ -172,7 +183,10 @@ def _gather(subject: Subject, data: PerfRecording, rows: NDArray[np.int64], code
     entry = code.symbol(entry_symbol(subject.syscall, subject.kernel.arch))
     if entry is None or code.function_at(entry) is None:
         return calltree.Gathered(calltree.CallNode(0, "", None, None), 0, len(kernel_rows), 0)
-    return calltree.gather(chains, entry, DISPATCHERS, calltree.Symbols(code.function_at, code.graph))
+    symbols = calltree.Symbols(code.function_at, code.graph)
+    if all(len(chain) == 1 for chain, _ in chains):
+        return calltree.gather_flat({chain[0]: count for chain, count in chains}, entry, symbols)
+    return calltree.gather(chains, entry, DISPATCHERS, symbols)
 
 
 def _assemble(
@@ -184,15 +198,17 @@ def _assemble(
     source: Source | None,
     candidates: list[verdict.Located],
     seconds: float,
+    config: Config | None,
 ) -> Analysis:
     best = verdict.most_probable(candidates)
     if best is None:
         steps = ["check that the system call and errno are the ones the program shows (strace)"]
         return replace(blank, reason=words.undecided(subject.syscall, subject.errno, []), next_steps=steps)
     decision = verdict.decide(best)
-    site = places.machine_site(code, best)
-    branch = places.machine_branch(code, decision) if decision is not None else None
-    confidence = _confidence(best, decision)
+    sources = Sources(source, config)
+    found = walk_source(code, sources.flow, best, (subject.errno, subject.errno_number))
+    site, branch = _in_source(code, best, decision, found, sources)
+    confidence = _confidence(best, decision, found)
     is_named = confidence >= LEAST_CONFIDENCE
     if is_named:
         reason = words.named(subject.syscall, subject.errno, site, branch)
@@ -209,15 +225,50 @@ def _assemble(
         chain=places.chain_of(code, best.calls, places.site_address(best)),
         candidates=_candidates(code, candidates, best, site, branch),
         evidence=_evidence(blank.samples, candidates, seconds),
-        functions=annotate.annotate(code, source, best, code.histograms(addresses), {}, site, branch),
+        functions=annotate.annotate(code, sources, best, code.histograms(addresses), site, branch),
         next_steps=[] if is_named else ["record longer (--seconds 30)"],
     )
 
 
-def _confidence(best: verdict.Located, decision: verdict.Decision | None) -> float:
-    if decision is None:
-        return min(MOST_CONFIDENCE, best.probability) * 0.5
-    return min(MOST_CONFIDENCE, best.probability * decision.probability)
+def _in_source(
+    code: KernelCode,
+    best: verdict.Located,
+    decision: verdict.Decision | None,
+    found: SourceVerdict | None,
+    sources: Sources,
+) -> tuple[ErrorSite, Branch | None]:
+    """The site and the branch by the source's own walk, else by the debug lines of their instructions."""
+    site = places.machine_site(code, best)
+    branch = places.machine_branch(code, decision) if decision is not None else None
+    if found is not None:
+        site = replace(site, function=found.site.function, file=found.site.file, line=found.site.line)
+        if found.condition is not None and found.condition_at is not None:
+            at, node = found.condition_at, found.condition
+            branch = Branch(
+                function=at.function,
+                file=at.file,
+                line=at.line,
+                address=branch.address if branch is not None else site.address,
+                condition=condition_text(node),
+                outcome=whole_outcome(node, found.outcome),
+                inlined_from=list(found.inlined_from),
+            )
+    text = sources.text(site.file)
+    if text is not None and 0 < site.line <= len(text):
+        site = replace(site, text=text[site.line - 1].strip())
+    return site, branch
+
+
+# What a value of unseen origin is worth: its place is shown, but not named.
+_UNSEEN = (OriginKind.MEMORY, OriginKind.UNKNOWN, OriginKind.ARGUMENT, OriginKind.CALL)
+
+
+def _confidence(best: verdict.Located, decision: verdict.Decision | None, found: SourceVerdict | None) -> float:
+    """How sure site and branch are. Halved where the origin is no constant, or where nothing was seen to decide."""
+    confidence = min(MOST_CONFIDENCE, best.probability * (decision.probability if decision is not None else 0.5))
+    if best.origin.kind in _UNSEEN and found is None:
+        confidence /= 2
+    return confidence
 
 
 def _addresses(subject: Subject, data: PerfRecording, rows: NDArray[np.int64]) -> NDArray[np.uint64]:

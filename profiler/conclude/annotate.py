@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from profiler.conclude.places import Code, Source
+from profiler.conclude.sources import Sources
 from profiler.infer.verdict import Located, SolvedCall
 from profiler.model import AnnotatedFunction, AnnotatedLine, Branch, ErrorSite, InlinedSamples
 
@@ -33,26 +34,35 @@ class Histogram(Protocol):
 
 def annotate(
     code: Code,
-    source: Source | None,
+    sources: Sources,
     located: Located,
     histograms: Mapping[Key, Histogram],
-    extents: Mapping[Key, tuple[int, int]],
     site: ErrorSite | None,
     branch: Branch | None,
 ) -> list[AnnotatedFunction]:
-    """The functions of the chain from the entry to the origin, and those inlined where the branch and the site lie.
-
-    `extents`: first and last line of a function, where the source told them.
-    """
+    """The functions of the chain from the entry to the origin, and those inlined where the branch and the site lie."""
     ran, present = lines_of_calls(code, located)
     wanted = _wanted(code, located, site, branch)
     functions = []
     for key, inlined in wanted.items():
-        lines = _lines(source, key, histograms.get(key), ran.get(key, set()), present.get(key, set()), extents.get(key))
+        lines_present = present.get(key, set())
+        extent = sources.extent(*key, min(lines_present, default=0))
+        lines = _lines(sources, key, histograms.get(key), ran.get(key, set()), lines_present, extent)
         marked = [_mark(line, key, site, branch) for line in lines]
         samples = histograms[key].samples if key in histograms else 0
         functions.append(AnnotatedFunction(key[0], key[1], samples, marked, inlined))
     return functions
+
+
+def profile(source: Source | None, histograms: Mapping[Key, Histogram], most: int) -> list[AnnotatedFunction]:
+    """The source functions with the most samples, nothing being known of a path."""
+    ranked = sorted(histograms, key=lambda key: (-histograms[key].samples, key))[:most]
+    return [
+        AnnotatedFunction(
+            *key, histograms[key].samples, _lines(source, key, histograms[key], set(), set(), None), inlined=False
+        )
+        for key in ranked
+    ]
 
 
 def lines_of_calls(code: Code, located: Located) -> tuple[dict[Key, set[int]], dict[Key, set[int]]]:
@@ -96,7 +106,7 @@ def _wanted(code: Code, located: Located, site: ErrorSite | None, branch: Branch
 
 
 def _lines(
-    source: Source | None,
+    source: Source | Sources | None,
     key: Key,
     histogram: Histogram | None,
     ran: set[int],

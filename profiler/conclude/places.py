@@ -10,7 +10,8 @@ from profiler.infer.slice import OriginKind
 from profiler.infer.verdict import Decision, Located, SolvedCall
 from profiler.model import Branch, ChainLink, ErrorSite, SourceLocation
 
-_CALLING_CONVENTION = ("__x64_sys_", "__se_sys_", "__do_sys_", "__arm64_sys_", "__ia32_sys_")
+WRAPPERS = ("__x64_sys_", "__se_sys_", "__arm64_sys_", "__ia32_sys_")
+_CALLING_CONVENTION = (*WRAPPERS, "__do_sys_")
 
 
 class Code(Protocol):

@@ -7,6 +7,9 @@ from profiler.infer.slice import OriginKind
 from profiler.infer.verdict import Located
 from profiler.model import Branch, ErrorSite, LoadResult
 
+PROFILE_ONLY = "a profile per source line; no system call and errno were named, so there is no verdict"
+NAME_THE_CALL = "import again with --syscall NAME --errno NAME for a verdict"
+
 
 def named(syscall: str, errno: str, site: ErrorSite, branch: Branch | None) -> str:
     where = f"{site.function}() at {site.file}:{site.line}"

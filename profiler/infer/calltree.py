@@ -122,6 +122,37 @@ def gather(
     return Gathered(root, on_path, outside, unknown)
 
 
+def gather_flat(addresses: Mapping[int, int], entry: int, symbols: Symbols) -> Gathered:
+    """The same for samples without callchains: functions are placed where direct calls from the entry lead.
+
+    A function's samples are given to every call site of it that is reached, since nothing tells them apart;
+    what is reached through function pointers alone stays outside.
+    """
+    by_function: dict[int, Counter[int]] = {}
+    for address, count in addresses.items():
+        symbol = symbols.function_at(address)
+        if symbol is not None:
+            by_function.setdefault(symbol[1], Counter())[address] += count
+    root = CallNode(entry, _name(entry, symbols), None, None, own=by_function.get(entry, Counter()))
+    placed = {entry}
+    pending = [root]
+    while pending:
+        node = pending.pop(0)
+        for block in symbols.graph(node.entry).blocks.values():
+            target = block.call.target if block.call is not None else None
+            if target is None or target not in by_function or target == node.entry:
+                continue
+            assert block.call is not None
+            child = node.child(None if block.call.tail else block.end, target, _name(target, symbols))
+            child.tail_from = block.call.address if block.call.tail else None
+            child.own = by_function[target]
+            if target not in placed:
+                placed.add(target)
+                pending.append(child)
+    on_path = sum(by_function[function].total() for function in placed if function in by_function)
+    return Gathered(root, on_path, sum(addresses.values()) - on_path, 0)
+
+
 _Frame = tuple[int, int, str]  # address, entry of its function, name
 
 

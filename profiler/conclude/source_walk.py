@@ -1,0 +1,331 @@
+"""The source statement and condition behind a machine-level verdict.
+
+A compiler merges equal tails and moves constants, so the debug line of the instruction that loads the
+errno often belongs to another statement. The path does not lie: here the function's source is walked
+with the same machinery as its machine code (a statement is a block, a variable a place), weighed by
+which lines the machine path ran through; the walk that returns the errno names statement and condition.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from profiler.conclude import annotate, places
+from profiler.conclude.places import Code
+from profiler.debuginfo.source_flow import Assignment, FlowEdge, FlowNode, SourceFlow, Value
+from profiler.graph import Block, Call, Edge, EdgeKind, FunctionGraph, Step, StepKind, Test
+from profiler.infer.calltree import CallNode
+from profiler.infer.evidence import BlockSamples
+from profiler.infer.slice import RETURN_PLACE, CallValue, OriginKind, Slicer
+from profiler.infer.verdict import Decision, Located, SolvedCall, candidates, decide
+from profiler.infer.walks import Weights, solve
+from profiler.model import SourceLocation
+
+# Log-odds of a statement having run whose lines the machine path ran through; none of whose lines it ran
+# through though they have code; the first is the weaker, since loads are hoisted above their condition.
+_RAN, _DID_NOT = 1.5, -2.5
+_CALL_ON_CHAIN = 6.0
+_SILENT = CallValue(-8.0, 0.0)
+
+InlinePath = tuple[
+    tuple[int, str], ...
+]  # (line of the call, function inlined), outwards in; () for the function itself
+
+
+FlowOf = Callable[[str, str, int], SourceFlow | None]  # function, file, a line in it
+
+
+@dataclass(frozen=True, slots=True)
+class SourceVerdict:
+    """A statement and a condition in the source, each with the function and file it lies in."""
+
+    site: SourceLocation
+    condition: FlowNode | None
+    condition_at: SourceLocation | None
+    outcome: bool | None
+    inlined_from: tuple[SourceLocation, ...]
+    probability: float
+
+
+@dataclass(slots=True)
+class _Instance:
+    """A function as it stands in the machine code: itself, or inlined along a path of calls."""
+
+    machine: int  # index into the chain of machine calls
+    path: InlinePath
+    function: str
+    file: str
+    near: int  # a line in it
+    ran: set[int]
+    present: set[int]
+    inlined_at: tuple[SourceLocation, ...]  # the frames outwards
+
+
+def walk_source(code: Code, flow_of: FlowOf, located: Located, errno: tuple[str, int]) -> SourceVerdict | None:
+    """What the source says of a machine-level verdict. None where no source, or no walk in it, explains it.
+
+    `errno`: name and number.
+    """
+    walker = _Walker(code, flow_of, located, errno)
+    root = walker.solve_machine(0)
+    if root is None:
+        return None
+    found = candidates(root)
+    if not found or found[0].origin.kind not in (OriginKind.CONSTANT, OriginKind.FLAGS):
+        return None
+    return walker.verdict(found[0], decide(found[0]))
+
+
+class _Walker:
+    def __init__(self, code: Code, flow_of: FlowOf, located: Located, errno: tuple[str, int]) -> None:
+        self.code = code
+        self.flow_of = flow_of
+        self.located = located
+        self.errno_name, self.errno = errno
+        self.instances = [
+            _instances(code, call, walked, index)
+            for index, (call, walked) in enumerate(annotate.walked_blocks(located))
+        ]
+        self.calls_at = self._chain_calls()
+        self.solved: dict[int, tuple[_Instance, dict[int, FlowNode]]] = {}
+
+    def _chain_calls(self) -> dict[tuple[int, InlinePath], tuple[int, int]]:
+        """(machine call, inline path) → (line, index of the machine call made there), along the chain."""
+        found = {}
+        calls = self.located.calls
+        for index in range(len(calls) - 1):
+            frames = self.code.frames(places.call_address(calls[index], calls[index + 1]))
+            if frames:
+                found[index, _path(frames)] = (frames[0].line, index + 1)
+        return found
+
+    def solve_machine(self, index: int) -> SolvedCall | None:
+        found = self.instances[index]
+        # SYSCALL_DEFINE makes wrappers around the body that it is followed by: only the innermost has code of its own.
+        body = next((i for i in found.values() if i.function.startswith("__do_sys_")), found.get(()))
+        if body is None or (body.function.startswith(places.WRAPPERS) and index + 1 < len(self.instances)):
+            return self.solve_machine(index + 1) if index + 1 < len(self.instances) else None
+        return self._solve(body)
+
+    def _solve(self, instance: _Instance) -> SolvedCall | None:
+        flow = self.flow_of(instance.function, instance.file, instance.near)
+        if flow is None:
+            return None
+        nodes = {node.index: node for node in flow.nodes}
+        callees = {start: [c] for start, c in self._callees(instance, nodes)}
+        graph = _graph(instance.function, flow, nodes, set(callees), (self.errno_name, self.errno))
+        slicer = Slicer(graph, self.errno, lambda block: self._value(callees.get(block.start)))
+        walks = solve(graph, slicer, self._weights(instance, graph, nodes, callees))
+        solved = SolvedCall(CallNode(0, instance.function, None, None), graph, walks, BlockSamples({}, {}, 0), 0.0)
+        solved.callees = callees
+        self.solved[id(solved)] = (instance, nodes)
+        return solved
+
+    @staticmethod
+    def _value(callees: list[SolvedCall] | None) -> CallValue:
+        return callees[0].value() if callees else _SILENT
+
+    def _callees(self, instance: _Instance, nodes: dict[int, FlowNode]) -> Iterable[tuple[int, SolvedCall]]:
+        """Calls to functions that are on the chain, or inlined here and ran: (block, solved callee)."""
+        line, following = self.calls_at.get((instance.machine, instance.path), (0, 0))
+        for node in nodes.values():
+            callee: SolvedCall | None = None
+            if following and node.first_line <= line <= node.last_line and _may_call(node):
+                callee = self.solve_machine(following)
+                following = 0 if callee is not None else following
+            if callee is None:
+                callee = self._inlined_callee(instance, node)
+            if callee is not None:
+                yield _block_id(node.index), callee
+
+    def _inlined_callee(self, instance: _Instance, node: FlowNode) -> SolvedCall | None:
+        for name in node.calls:
+            for line in range(node.first_line, node.last_line + 1):
+                inner = self.instances[instance.machine].get((*instance.path, (line, name)))
+                if inner is not None and inner.ran:
+                    return self._solve(inner)
+        return None
+
+    def _weights(
+        self,
+        instance: _Instance,
+        graph: FunctionGraph,
+        nodes: dict[int, FlowNode],
+        callees: dict[int, list[SolvedCall]],
+    ) -> Weights:
+        weights = dict.fromkeys(graph.blocks, 0.0)
+        for index, node in nodes.items():
+            lines = set(range(node.first_line, node.last_line + 1))
+            block = _block_id(index)
+            if lines & instance.ran:
+                weights[block] = _RAN
+            elif lines & instance.present:
+                weights[block] = _DID_NOT
+            if block in callees:
+                weights[block] += _CALL_ON_CHAIN
+        return Weights(weights, weights)
+
+    def verdict(self, found: Located, decision: Decision | None) -> SourceVerdict:
+        instance, nodes = self.solved[id(found.calls[-1])]
+        site_node = nodes[_node_id(found.origin.address)]
+        site = SourceLocation(instance.function, instance.file, site_node.first_line)
+        if decision is None:
+            return SourceVerdict(site, None, None, None, (), found.probability)
+        at, at_nodes = self.solved[id(decision.call)]
+        node = at_nodes[_node_id(decision.address)]
+        place = SourceLocation(at.function, at.file, node.first_line)
+        probability = found.probability * decision.probability
+        taken = None if decision.taken is None or node.kind != "condition" else decision.taken
+        return SourceVerdict(site, node, place, taken, at.inlined_at, probability)
+
+
+def _may_call(node: FlowNode) -> bool:
+    return "(" in node.text
+
+
+def _path(frames: tuple[SourceLocation, ...]) -> InlinePath:
+    """The inline path of an address: outwards in."""
+    return tuple((frames[depth + 1].line, frames[depth].function) for depth in range(len(frames) - 2, -1, -1))
+
+
+def _instances(code: Code, call: SolvedCall, walked: set[int], index: int) -> dict[InlinePath, _Instance]:
+    """Every function instance in a machine function, with the lines that ran and the lines that have code."""
+    found: dict[InlinePath, _Instance] = {}
+    for start, block in call.graph.blocks.items():
+        for address in range(block.start, block.end):
+            frames = code.frames(address)
+            path = _path(frames)
+            for depth in range(len(frames)):
+                key = path[: len(frames) - 1 - depth]
+                frame = frames[depth]
+                instance = found.get(key)
+                if instance is None:
+                    outer = tuple(frames[depth + 1 :])
+                    instance = _Instance(index, key, frame.function, frame.file, frame.line, set(), set(), outer)
+                    found[key] = instance
+                instance.present.add(frame.line)
+                if start in walked:
+                    instance.ran.add(frame.line)
+    return found
+
+
+# ---- the flow of a function's source, as blocks ----
+
+
+def _block_id(index: int) -> int:
+    return 2 * index
+
+
+def _node_id(block: int) -> int:
+    return block // 2
+
+
+def _graph(
+    function: str, flow: SourceFlow, nodes: dict[int, FlowNode], calling: set[int], errno: tuple[str, int]
+) -> FunctionGraph:
+    """Each node becomes a block, one that calls into the chain becomes two: up to the call, and behind it."""
+    out: dict[int, list[FlowEdge]] = defaultdict(list)
+    for edge in flow.edges:
+        out[edge.source].append(edge)
+    blocks: dict[int, Block] = {}
+    for index, node in nodes.items():
+        start = _block_id(index)
+        called = start in calling
+        edges = tuple(_edges(node, out[index]))
+        steps = tuple(_steps(node, start, errno, called=called))
+        last = Block(start, start + 1, 1, start, steps, edges, returns=node.kind in ("return", "exit"))
+        if called:
+            target = next((a.target for a in node.assigns if a.value.calls), RETURN_PLACE)
+            call = Call(start, None, tail=False, results=(target,))
+            behind = replace(last, start=start + 1, end=start + 2, last=start)
+            blocks[start + 1] = behind
+            last = replace(last, steps=(), edges=(Edge(start + 1, EdgeKind.AFTER_CALL),), call=call, returns=False)
+        blocks[start] = last
+    return FunctionGraph(function, _block_id(flow.entry), blocks)
+
+
+def _edges(node: FlowNode, out: list[FlowEdge]) -> Iterable[Edge]:
+    tests = _tests(node)
+    if node.kind == "return":
+        return
+    for edge in out:
+        kind = {True: EdgeKind.TAKEN, False: EdgeKind.NOT_TAKEN, None: EdgeKind.JUMP}[edge.outcome]
+        if node.kind == "switch":
+            kind = EdgeKind.TAKEN
+        yield Edge(_block_id(edge.target), kind, tests.get(edge.outcome))
+
+
+_COMPARED = re.compile(r"([A-Za-z_]\w*)\s*(==|!=|<=|>=|<|>)\s*(-?\d+|NULL)")
+_OPPOSITE = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
+
+
+def _tests(node: FlowNode) -> dict[bool | None, Test]:
+    """What the outcome of a simple condition says of a variable: `ret`, `ret < 0`, `IS_ERR(p)`, `(err = f())`."""
+    if node.kind != "condition":
+        return {}
+    text = _unwrapped(node.text)
+    assigned = next((a.target for a in node.assigns), None)
+    if assigned is not None:
+        text = assigned if re.fullmatch(r"[A-Za-z_]\w*\s*=[^=].*", text) else text
+    if re.fullmatch(r"[A-Za-z_]\w*", text):
+        return {True: Test(text, "!=", 0), False: Test(text, "==", 0)}
+    if found := re.fullmatch(r"IS_ERR(?:_VALUE|_OR_NULL)?\(\s*([A-Za-z_]\w*)\s*\)", text):
+        return {True: Test(found[1], "error", 0), False: Test(found[1], "not error", 0)}
+    if found := _COMPARED.fullmatch(text):
+        value = 0 if found[3] == "NULL" else int(found[3])
+        return {True: Test(found[1], found[2], value), False: Test(found[1], _OPPOSITE[found[2]], value)}
+    return {}
+
+
+def _unwrapped(text: str) -> str:
+    while found := re.fullmatch(r"(?:likely|unlikely|WARN_ON|WARN_ON_ONCE)?\s*\((.*)\)", text.strip()):
+        if not _balanced(found[1]):
+            break
+        text = found[1]
+    return text.strip()
+
+
+def _balanced(text: str) -> bool:
+    depth = 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if depth < 0:
+            return False
+    return depth == 0
+
+
+_COPY = re.compile(r"(?:PTR_ERR(?:_OR_ZERO)?|ERR_PTR|ERR_CAST)?\(*(?:\([\w\s*]+\))?\s*([A-Za-z_]\w*)\s*\)*")
+_NUMBER = re.compile(r"-?(?:0x[0-9a-fA-F]+|\d+)[uUlL]*|NULL|true|false")
+
+
+def _steps(node: FlowNode, address: int, errno: tuple[str, int], *, called: bool) -> Iterable[Step]:
+    for assignment in node.assigns:
+        if not (called and assignment.value.calls):  # the result of a call on the chain is told by the block's call
+            yield _assignment(assignment, address, errno)
+    if node.returned is not None and not (called and node.returned.calls):
+        yield _value(RETURN_PLACE, node.returned, address, errno)
+
+
+def _assignment(assignment: Assignment, address: int, errno: tuple[str, int]) -> Step:
+    if assignment.operator == "=":
+        return _value(assignment.target, assignment.value, address, errno)
+    return Step(address, assignment.target, StepKind.UNKNOWN)
+
+
+def _value(place: str, value: Value, address: int, errno: tuple[str, int]) -> Step:
+    name, number = errno
+    expression = value.expression.strip()
+    if value.errnos:
+        if "?" in expression:
+            choices = (-number, 0) if name in value.errnos else (0,)
+            return Step(address, place, StepKind.FLAGS, choices=choices)
+        return Step(address, place, StepKind.CONST, value=-number if name in value.errnos else 0)
+    if _NUMBER.fullmatch(expression):
+        return Step(address, place, StepKind.CONST, value=0)
+    wrapped = expression.startswith(("PTR_ERR", "ERR_PTR", "ERR_CAST"))
+    if (wrapped or not value.calls) and (found := _COPY.fullmatch(expression)):
+        return Step(address, place, StepKind.COPY, source=found[1])
+    return Step(address, place, StepKind.UNKNOWN)
