@@ -83,11 +83,13 @@ class Apt:
         self._lay_out(find_mirrors())
         progress("fetching package lists", 0.0)
         completed = self._run(["apt-get", "update"], _UPDATE_SECONDS, progress, "fetching package lists")
-        if self._has_lists():
+        if re.search(r"^(Get|Hit):", completed.output, re.MULTILINE):
             self._run(["apt-cache", "gencaches"], 120)  # update makes none when a suite is missing
             stamp.touch()
-            return
-        raise MissingError(f"no package list could be fetched: {_first_error(completed.errors)}", hint=_OFFLINE)
+        elif self._has_lists():
+            progress("no mirror can be reached; using older package lists", None)
+        else:
+            raise MissingError(f"no package list could be fetched: {_first_error(completed.errors)}", hint=_OFFLINE)
 
     def names(self, prefix: str) -> list[str]:
         return self._run(["apt-cache", "pkgnames", prefix], 120).output.split()

@@ -25,9 +25,9 @@ class Available:
     packages: tuple[str, ...]  # NAME=VERSION: image parts, debug info, source
 
 
-def available(apt: Apt, progress: Progress) -> list[Available]:
+def available(apt: Apt, progress: Progress, *, force: bool = False) -> list[Available]:
     """All that the mirrors have whole, newest last. Raises MissingError without any package list."""
-    apt.update(progress)
+    apt.update(progress, force=force)
     progress("reading package lists", None)
     names = [name for name in apt.names("linux-") if "cloud-amd64" in name or _SOURCE.match(name)]
     return whole(apt.versions(names))

@@ -15,6 +15,7 @@ from profiler.lab.apt import Apt, NotFoundError, Progress
 from profiler.lab.catalogue import Available
 from profiler.model import Kernel
 
+_ROOM = "free some space, or set XDG_CACHE_HOME to a directory on another disk"
 _PARTIAL = ".partial-"
 _UNPACKED_BYTES = 2 << 30  # vmlinux (up to 0.7 GB), sources (0.6 GB), and what stands beside them for a while
 
@@ -34,27 +35,27 @@ def fetch(version: str, progress: Progress) -> Kernel:
     A package that is listed and gone leads to the next older kernel, which `progress` says. Raises MissingError
     when there is none, when the disk is too small or the mirror out of reach.
     """
+    gone: dict[str, str] = {}
     with _locked(progress):
         apt = _apt()
-        last = ""
-        for candidate in _candidates(apt, version, progress):
-            cached = store.find(candidate.package_version)
-            if cached is not None:
-                return cached
-            try:
-                return _fetch(apt, candidate, progress)
-            except NotFoundError as error:
-                last = str(error)
-                progress(f"{candidate.package_version} is not whole on the mirror; trying the next older", None)
+        for newest_lists in (False, True):  # lists may be older than what they say is there
+            for candidate in _candidates(apt, version, progress, newest_lists):
+                if candidate.package_version in gone:
+                    continue
+                try:
+                    return store.find(candidate.package_version) or _fetch(apt, candidate, progress)
+                except NotFoundError as error:
+                    gone[candidate.package_version] = str(error)
+                    progress(f"{candidate.package_version} is not whole on the mirror; trying the next older", None)
     raise MissingError(
         f"no kernel {version} is whole on the mirror (image, debug info and source of one version)",
-        hint=last,
+        hint="; ".join(gone.values()),
     )
 
 
-def _candidates(apt: Apt, version: str, progress: Progress) -> list[Available]:
-    """Newest first."""
-    listed = catalogue.available(apt, progress)
+def _candidates(apt: Apt, version: str, progress: Progress, force: bool) -> list[Available]:
+    """Newest first. Raises MissingError, naming the versions that the mirror has, where there is none."""
+    listed = catalogue.available(apt, progress, force=force)
     matching = [kernel for kernel in listed if debian_version.matches(kernel.package_version, version)]
     if not matching:
         series = sorted({debian_version.upstream(kernel.package_version)[:2] for kernel in listed})
@@ -79,6 +80,8 @@ def _fetch(apt: Apt, kernel: Available, progress: Progress) -> Kernel:
         staging.chmod(0o755)
         _unpack(kernel, downloads, staging, progress)
         staging.rename(directory / kernel.package_version)
+    except OSError as error:
+        raise MissingError(f"kernel {kernel.package_version} could not be unpacked: {error}", hint=_ROOM) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     shutil.rmtree(downloads, ignore_errors=True)
@@ -105,7 +108,7 @@ def _require_space(download: int, directory: Path, kernel: Available) -> None:
     if free < needed:
         raise MissingError(
             f"kernel {kernel.package_version} needs {needed / 1e9:.1f} GB in {directory}; {free / 1e9:.1f} GB are free",
-            hint="free some space, or set XDG_CACHE_HOME to a larger disk",
+            hint=_ROOM,
         )
 
 
@@ -117,8 +120,12 @@ def _apt() -> Apt:
 def _locked(progress: Progress) -> Iterator[None]:
     """One run fetches at a time; the others wait. Staging directories found under the lock are a killed run's."""
     directory = store.cache_directory()
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "fetch.lock").open("w") as lock:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / "fetch.lock").open("w")
+    except OSError as error:
+        raise MissingError(f"the cache cannot be written: {error}", hint="set XDG_CACHE_HOME") from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

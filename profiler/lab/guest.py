@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 import posixpath
 import shlex
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from profiler import process
 from profiler.errors import MissingError, TargetError
-from profiler.lab import archive, image, leftovers, qemu
+from profiler.lab import archive, image, leftovers, qemu, store
 from profiler.lab.channel import LONGEST_SCRIPT, Channel, ChannelClosed, ChannelSilent
 from profiler.model import Kernel
 from profiler.process import Completed
@@ -175,38 +176,43 @@ def boot(
 
     Raises MissingError without QEMU or an image, TargetError when the guest does not come up.
     """
+    if platform.machine() != store.ARCH:
+        raise MissingError(f"vm targets need an {store.ARCH} machine, this is {platform.machine()}")
     if kernel.image is None:
         raise MissingError(f"{kernel.release} has no bootable image", hint="a vm target needs a bzImage")
     process.find(qemu.PROGRAM)
     leftovers.remove()
     ours, theirs = socket.socketpair()
-    with leftovers.directory() as directory, ours:
-        with theirs:
-            image.write(directory / "initrd", kernel, files, cache)
-            with (directory / "disk").open("wb") as disk:
-                disk.truncate(DISK_BYTES)
-            machine = qemu.Machine(
-                kernel.image,
-                accelerator,
-                directory / "console.log",
-                initrd=directory / "initrd",
-                disk=directory / "disk",
-                channel=theirs,
-                memory=memory,
-                append=append,
-                qmp=directory / "qmp" if qmp else None,
-                extra=extra,
-            )
-            started = process.started(machine.command(), log=directory / "qemu.log", pass_fds=[theirs.fileno()])
-            running = started.__enter__()
-        try:
+    with leftovers.directory("vm") as directory, ours, theirs:
+        _prepare(directory, kernel, files, cache)
+        machine = qemu.Machine(
+            kernel.image,
+            accelerator,
+            directory / "console.log",
+            initrd=directory / "initrd",
+            disk=directory / "disk",
+            channel=theirs,
+            memory=memory,
+            append=append,
+            qmp=directory / "qmp" if qmp else None,
+            extra=extra,
+        )
+        with process.started(machine.command(), log=directory / "qemu.log", pass_fds=[theirs.fileno()]) as running:
             leftovers.note_process(directory, running.pid)
+            theirs.close()  # now only QEMU holds that end, so its death closes the channel
             guest = Guest(directory, Channel(ours), running)
             guest.wait_ready(boot_timeout)
             (directory / "initrd").unlink()
             yield guest
-        finally:
-            started.__exit__(None, None, None)
+
+
+def _prepare(directory: Path, kernel: Kernel, files: Mapping[str, Path], cache: Path) -> None:
+    try:
+        image.write(directory / "initrd", kernel, files, cache)
+        with (directory / "disk").open("wb") as disk:
+            disk.truncate(DISK_BYTES)
+    except OSError as error:
+        raise TargetError(f"the guest's image could not be made: {error}", hint="free some space there") from error
 
 
 def _owned_by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -13,12 +13,13 @@ import py_compile
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from profiler import process
 from profiler.errors import MissingError, UsageError
-from profiler.lab import modules, programs
+from profiler.lab import leftovers, modules, programs
 from profiler.lab.cpio import CpioWriter
 from profiler.model import Kernel
 
@@ -67,7 +68,8 @@ def write(image: Path, kernel: Kernel, files: Mapping[str, Path], cache: Path) -
 def _common(cache: Path) -> Path:
     """The cached common part, made first where it is not there yet."""
     contents = _common_contents()
-    key = hashlib.sha256(sys.version.encode() + INIT.read_bytes() + Path(__file__).read_bytes())
+    searched = os.environ.get("LD_LIBRARY_PATH", "")
+    key = hashlib.sha256(f"{sys.version}\0{searched}".encode() + INIT.read_bytes() + Path(__file__).read_bytes())
     for name, path in sorted(contents.items()):
         status = path.stat()
         key.update(f"{name}\0{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
@@ -92,7 +94,8 @@ def _common(cache: Path) -> Path:
 def _drop_old(directory: Path, keep: Path, count: int = 3) -> None:
     """Keep the few that were used last: other Pythons and perfs of this machine."""
     images = sorted(directory.glob("common-*.cpio"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in images[count:]:
+    partial = [path for path in directory.glob(".common-*") if time.time() - path.stat().st_mtime > 3600]
+    for path in [*images[count:], *partial]:
         if path != keep:
             path.unlink(missing_ok=True)
 
@@ -127,13 +130,14 @@ def _write_common(archive: CpioWriter, contents: dict[str, Path]) -> None:
         archive.symlink(name, to)
     for name, text in _TEXTS.items():
         archive.file(name, text.encode())
+    archive.file("etc/library-path", os.environ.get("LD_LIBRARY_PATH", "").encode())
     archive.character_device("dev/console", 5, 1, 0o600)  # the kernel opens it before /dev is mounted
     archive.character_device("dev/null", 1, 3)
-    with tempfile.TemporaryDirectory(prefix="whyerrno-compile-") as scratch:
+    with leftovers.directory("compile") as scratch:
         for name, path in sorted(contents.items()):
             if path.suffix == ".py":
                 # in the source's place, which a module of the standard library does without
-                _add_compiled(archive, name, path, Path(scratch), f"{name}c")
+                _add_compiled(archive, name, path, scratch, f"{name}c")
             elif name == "/init":
                 archive.file("init", path.read_bytes(), 0o755)
             else:
@@ -156,7 +160,7 @@ def _applets(busybox: Path) -> list[str]:
 def _add_stdlib_directories(archive: CpioWriter) -> None:
     """Python finds its prefix by these landmarks even where it brings no file into them."""
     for name in ("stdlib", "platstdlib"):
-        archive.directory(programs.guest_path(sysconfig.get_path(name) + "/lib-dynload"))
+        archive.directory(programs.guest_path(str(Path(sysconfig.get_path(name)).resolve() / "lib-dynload")))
 
 
 def _add_compiled(archive: CpioWriter, name: str, source: Path, scratch: Path, compiled: str) -> None:
@@ -177,12 +181,12 @@ def _add_packages(archive: CpioWriter) -> None:
     if loadgen is None or loadgen.origin is None:
         raise MissingError("the package loadgen is not installed beside profiler", hint="install whyerrno again")
     trees.append((f"{PACKAGES}/loadgen", Path(loadgen.origin).parent))
-    with tempfile.TemporaryDirectory(prefix="whyerrno-compile-") as scratch:
+    with leftovers.directory("compile") as scratch:
         for name, path in (file for tree in trees for file in _tree(*tree)):
             archive.copy(name, path)  # the source too: a traceback in the guest quotes it
             if path.suffix == ".py":
                 cached = importlib.util.cache_from_source(name)
-                _add_compiled(archive, name, path, Path(scratch), cached)
+                _add_compiled(archive, name, path, scratch, cached)
 
 
 def _add_files(archive: CpioWriter, files: Mapping[str, Path]) -> None:

@@ -30,6 +30,7 @@ for module in $(cat /modules/order); do
   insmod "/modules/$module"
 done
 echo >/proc/sys/kernel/modprobe
+if [ -s /etc/library-path ]; then export LD_LIBRARY_PATH=$(cat /etc/library-path); fi
 cd /root
 stty -F /dev/ttyS1 raw -echo
 exec 3<>/dev/ttyS1

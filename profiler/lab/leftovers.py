@@ -1,4 +1,4 @@
-"""Working directories of guests: each names its owner, so that the next run can remove what a SIGKILL left."""
+"""Working directories: each names its owner, so that the next run can remove what a SIGKILL left."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-PREFIX = "whyerrno-vm-"
+PREFIX = "whyerrno-"
+KINDS = ("vm", "kvm", "local", "compile")
 _YOUNG_SECONDS = 60.0
 
 
 @contextlib.contextmanager
-def directory() -> Iterator[Path]:
-    """A new directory that bears the owner's process id and start time, removed in the end."""
-    path = Path(tempfile.mkdtemp(prefix=PREFIX))
+def directory(kind: str) -> Iterator[Path]:
+    """A new directory for one of KINDS that bears the owner's process id and start time, removed in the end."""
+    path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{kind}-"))
     try:
         (path / "owner").write_text(f"{os.getpid()} {_started_at(os.getpid())}\n", encoding="ascii")
         yield path
@@ -34,7 +35,8 @@ def note_process(path: Path, pid: int) -> None:
 def remove() -> list[Path]:
     """Remove what dead owners of this user left, their guests included, and return those directories."""
     removed = []
-    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+    root = Path(tempfile.gettempdir())
+    for path in (path for kind in KINDS for path in root.glob(f"{PREFIX}{kind}-*")):
         with contextlib.suppress(OSError):
             if path.stat().st_uid == os.getuid() and not path.is_symlink() and _is_abandoned(path):
                 _end(path)

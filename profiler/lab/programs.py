@@ -107,13 +107,13 @@ def python() -> Path:
 
 def python_modules() -> Iterator[tuple[Path, bool]]:
     """The standard library's files that a guest gets, and for each whether it is Python source to compile."""
-    root = Path(sysconfig.get_path("stdlib"))
+    root = Path(sysconfig.get_path("stdlib")).resolve()  # as the interpreter will find it from its own real path
     for entry in sorted(root.iterdir()):
         if entry.is_dir() and entry.name not in _UNUSED_PACKAGES and not entry.name.startswith("config-"):
             yield from ((path, True) for path in sorted(entry.rglob("*.py")) if "test" not in path.parts[-2])
         elif entry.suffix == ".py" and not _UNUSED_MODULES.match(entry.name):
             yield entry, True
     dynload = next((Path(p) for p in sys.path if Path(p).name == "lib-dynload"), root / "lib-dynload")
-    for path in sorted(dynload.glob("*.so")):
+    for path in sorted(dynload.resolve().glob("*.so")):
         if not _UNUSED_EXTENSIONS.match(path.name):
             yield path, False

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from profiler import process
 from profiler.errors import UsageError
+from profiler.lab import leftovers
 from profiler.recording import write_atomically
 
 PROGRAM = "qemu-system-x86_64"
@@ -103,14 +102,12 @@ def _read_answers(path: Path) -> dict[str, bool]:
 
 def _kvm_boots(image: Path) -> bool:
     """A kernel without a root file system prints its banner and panics within a second or two, or never."""
-    directory = Path(tempfile.mkdtemp(prefix="whyerrno-kvm-"))
-    try:
+    with leftovers.directory("kvm") as directory:
         machine = Machine(image, "kvm", directory / "console.log", memory=512, append="ignore_loglevel")
         with process.started(machine.command(), log=directory / "qemu.log") as qemu:
+            leftovers.note_process(directory, qemu.pid)
             deadline = time.monotonic() + PROBE_SECONDS
             while time.monotonic() < deadline and qemu.poll() is None:
                 time.sleep(0.05)
         console = directory / "console.log"
         return console.exists() and b"Kernel panic" in console.read_bytes()
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)

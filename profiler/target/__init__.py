@@ -15,6 +15,7 @@ its controllers enabled, the loopback interface is up, users root and nobody exi
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from profiler.target.vm import VirtualMachine
 
 __all__ = ["Session", "Target", "open_target"]
 
+_VERSION = re.compile(r"^\d[\w.+~:-]*$")  # of a package, or how it begins
 Progress = Callable[[str, float | None], None]  # what is being done, and how much of it (0 to 1) where known
 
 
@@ -42,7 +44,7 @@ def open_target(spec: str, *, progress: Progress = _quiet) -> Target:
     if spec == "local":
         return Local()
     if kind == "vm" and rest:
-        if rest[0].isdigit() and not Path(rest).is_dir():
+        if _VERSION.match(rest) and not Path(rest).is_dir():
             return VirtualMachine(spec, lab.find(rest) or lab.fetch(rest, progress))
         return VirtualMachine(spec, lab.from_path(Path(rest)))
     raise UsageError(f"there is no target {spec!r}", hint=f"{_nearest(spec)}targets are local, vm:VERSION and vm:PATH")

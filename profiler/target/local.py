@@ -7,13 +7,12 @@ import os
 import platform
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from profiler import process
 from profiler.errors import TargetError
-from profiler.lab import elf_note
+from profiler.lab import elf_note, leftovers
 from profiler.model import Kernel
 from profiler.process import Completed
 from profiler.target import checks
@@ -57,11 +56,9 @@ class Local:
     def session(self, files: Mapping[str, Path]) -> Iterator[Session]:
         """Raises MissingError, saying what to do, where recording is not possible here."""
         checks.require_all()
-        directory = Path(tempfile.mkdtemp(prefix="whyerrno-local-"))
-        try:
+        leftovers.remove()
+        with leftovers.directory("local") as directory:
             yield LocalSession(directory, files)
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
 
 
 class LocalSession:

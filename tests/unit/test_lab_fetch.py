@@ -1,0 +1,133 @@
+"""Choosing and checking what is fetched: versions, the catalogue, mirrors."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from profiler.errors import MissingError
+from profiler.lab import apt, catalogue, debian_version
+from profiler.lab.apt import PackageVersion
+
+
+def test_debian_versions_sort_as_dpkg_sorts_them() -> None:
+    ordered = [
+        "5.10.223-1", "6.1.176-1~deb11u1", "6.1.176-1", "6.1.192-1", "6.1.192-2", "6.12.117-1~deb12u1", "6.12.117-1",
+        "7.3.4-1~bpo13+1", "7.3.4-1", "7.3.4-1+b1", "1:5.0-1",
+    ]  # fmt: skip
+    assert sorted(ordered[::-1], key=debian_version.key) == ordered
+
+
+@pytest.mark.parametrize(
+    "pair", [("1.0~rc1", "1.0"), ("1.0", "1.0a"), ("1.0a", "1.0+"), ("1.9", "1.10"), ("1-1", "1-1.1")]
+)
+def test_the_order_of_two_versions_agrees_with_dpkg(pair: tuple[str, str]) -> None:
+    assert debian_version.key(pair[0]) < debian_version.key(pair[1])
+    assert subprocess.run(["dpkg", "--compare-versions", pair[0], "lt", pair[1]], check=False).returncode == 0
+
+
+def test_a_wanted_version_matches_whole_numbers_only() -> None:
+    assert debian_version.matches("6.1.192-2", "6.1")
+    assert debian_version.matches("6.1.192-2", "6.1.192-2")
+    assert debian_version.matches("6.1.192-2", "6")
+    assert not debian_version.matches("6.12.117-1", "6.1")
+    assert not debian_version.matches("6.1.192-2", "6.1.19")
+    assert not debian_version.matches("6.1.192-2", "6.1.192-1")
+
+
+def listed(*names: str, version: str, suite: str = "s") -> list[PackageVersion]:
+    return [PackageVersion(name, version, suite) for name in names]
+
+
+def test_only_kernels_with_image_debug_info_and_source_at_one_version_are_whole() -> None:
+    packages = [
+        *listed("linux-image-6.1.0-55-cloud-amd64", "linux-image-6.1.0-55-cloud-amd64-dbg", version="6.1.192-1"),
+        *listed("linux-image-6.1.0-56-cloud-amd64", "linux-image-6.1.0-56-cloud-amd64-dbg", version="6.1.192-2"),
+        *listed("linux-source-6.1", version="6.1.192-2"),
+        *listed(
+            "linux-image-6.12-cloud-amd64", "linux-image-6.12-cloud-amd64-dbg", "linux-source-6.12", version="6.12.1-1"
+        ),
+    ]
+    (only,) = catalogue.whole(packages)
+    assert only.release == "6.1.0-56-cloud-amd64"
+    assert set(only.packages) == {
+        "linux-image-6.1.0-56-cloud-amd64=6.1.192-2",
+        "linux-image-6.1.0-56-cloud-amd64-dbg=6.1.192-2",
+        "linux-source-6.1=6.1.192-2",
+    }
+
+
+def test_a_split_image_is_taken_in_its_parts() -> None:
+    release, version = "7.3.4+deb13-cloud-amd64", "7.3.4-1~bpo13+1"
+    parts = [f"linux-binary-{release}", f"linux-modules-{release}", f"linux-base-{release}"]
+    names = [*parts, f"linux-image-{release}", f"linux-image-{release}-dbg", "linux-source-7.3"]
+    (only,) = catalogue.whole(listed(*names, version=version))
+    assert only.packages[:3] == tuple(f"{part}={version}" for part in parts)
+    assert f"linux-image-{release}={version}" not in only.packages
+    assert catalogue.whole(listed(*(n for n in names if "modules" not in n), version=version)) == []
+
+
+def test_kernels_come_newest_last() -> None:
+    packages = []
+    for release, version in (("6.1.0-56", "6.1.192-2"), ("5.10.0-32", "5.10.223-1"), ("6.12.1+deb13", "6.12.1-1")):
+        name = f"linux-image-{release}-cloud-amd64"
+        source = ".".join(version.split(".")[:2])
+        packages += listed(name, f"{name}-dbg", f"linux-source-{source}", version=version)
+    assert [k.package_version for k in catalogue.whole(packages)] == ["5.10.223-1", "6.1.192-2", "6.12.1-1"]
+
+
+def test_mirrors_are_those_of_the_machine_and_its_own_release_is_looked_through_too() -> None:
+    found = apt.choose_mirrors(
+        [
+            ("http://a.test/debian/", "forky", "Debian"),
+            ("http://a.test/debian/", "forky-updates", "Debian"),
+            ("http://b.test/sec/", "forky-security", "Debian"),
+            ("http://c.test/node", "nodistro", "Node Source"),
+        ]
+    )
+    assert (found.main, found.security) == ("http://a.test/debian/", "http://b.test/sec/")
+    assert found.codenames == (*apt.CODENAMES, "forky")
+
+
+def test_mirrors_are_found_before_the_first_update_when_origins_are_unknown() -> None:
+    found = apt.choose_mirrors([("http://a.test/debian/", "bookworm", "$(ORIGIN)"), ("http://x.test", "stable", "")])
+    assert (found.main, found.security) == ("http://a.test/debian/", "")
+
+
+def test_a_machine_without_debians_archive_is_told_what_to_do() -> None:
+    with pytest.raises(MissingError, match=apt.MIRROR_VARIABLE):
+        apt.choose_mirrors(
+            [("http://u.test/ubuntu/", "noble", "Ubuntu"), ("http://u.test/ubuntu/", "noble-security", "Ubuntu")]
+        )
+
+
+def test_a_missing_keyring_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apt, "_KEYRINGS", ("/nowhere/keyring.gpg",))
+    with pytest.raises(MissingError, match="install the package debian-archive-keyring"):
+        apt.keyring()
+
+
+def test_every_source_is_checked_against_the_keyring() -> None:
+    lines = apt._sources(apt.Mirrors("http://a.test", "http://b.test", ("bookworm",)), Path("/k.gpg")).splitlines()
+    assert lines == [
+        "deb [arch=amd64 signed-by=/k.gpg] http://a.test bookworm main",
+        "deb [arch=amd64 signed-by=/k.gpg] http://a.test bookworm-backports main",
+        "deb [arch=amd64 signed-by=/k.gpg] http://b.test bookworm-security main",
+    ]
+
+
+def test_a_mirror_that_would_change_the_sources_list_is_refused() -> None:
+    with pytest.raises(MissingError, match="not the address of a mirror"):
+        apt._sources(apt.Mirrors("http://a.test x\ndeb [trusted=yes] http://evil.test", "", ("b",)), Path("/k"))
+
+
+def test_a_downloaded_file_counts_only_when_its_hash_is_right(tmp_path: Path) -> None:
+    digest = "SHA256:9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0"  # of "aaa"
+    wanted = apt.PackageFile("http://a.test/x.deb", "x.deb", 3, digest)
+    assert not wanted.is_whole(tmp_path)
+    (tmp_path / "x.deb").write_text("aab")
+    assert not wanted.is_whole(tmp_path)
+    (tmp_path / "x.deb").write_text("aaa")
+    assert wanted.is_whole(tmp_path)
