@@ -57,6 +57,7 @@ struct outcome {
     uint64_t pauses;
     int64_t stopped_by;
     int64_t error; /* errno of the loop's own trouble, with BY_ERROR */
+    int64_t usual_failure; /* the last failing result, expected again */
     uint64_t failures[ERRNOS];
 };
 
@@ -136,22 +137,55 @@ static void undo_success(const struct plan *plan, int64_t result)
     raw_syscall(plan->undo_number, arguments);
 }
 
+static inline int is_failure(int64_t result)
+{
+    return (uint64_t)result > -(uint64_t)ERRNOS;
+}
+
+/* Calls up to `limit` times, as long as the result is `expected`; the first other one ends it and is left in `other`.
+ * How many gave `expected`. Nothing but registers is used between the calls: under emulation each access to memory
+ * costs as much as ten instructions. Not inlined, so that none of those registers is wanted for something else. */
+static __attribute__((noinline)) uint64_t
+repeat_while(const struct plan *plan, int64_t expected, uint64_t limit, int64_t *other)
+{
+    const int64_t number = plan->number;
+    const int64_t arguments[6] = {plan->arguments[0], plan->arguments[1], plan->arguments[2],
+                                  plan->arguments[3], plan->arguments[4], plan->arguments[5]};
+    uint64_t count = 0;
+    *other = expected;
+    while (count < limit && !stop_signal) {
+        int64_t result = raw_syscall(number, arguments);
+        if (__builtin_expect(result != expected, 0)) {
+            *other = result;
+            break;
+        }
+        count++;
+    }
+    return count;
+}
+
 /* Up to `size` calls, fewer when a signal arrives; 0 when a success ends the loop. */
 static int run_batch(const struct plan *plan, struct outcome *outcome, uint64_t size)
 {
-    const struct plan mine = *plan; /* so that the compiler need not reload it after each call */
-    for (uint64_t i = 0; i < size && !stop_signal; i++) {
-        int64_t result = raw_syscall(mine.number, mine.arguments);
+    uint64_t end = outcome->calls + size;
+    while (outcome->calls < end && !stop_signal) {
+        int64_t result, usual = outcome->usual_failure;
+        uint64_t same = repeat_while(plan, usual, end - outcome->calls, &result);
+        outcome->calls += same;
+        outcome->failures[-usual] += same;
+        if (result == usual)
+            continue;
         outcome->calls++;
-        if (__builtin_expect((uint64_t)result > -(uint64_t)ERRNOS, 1)) {
+        if (is_failure(result)) {
             outcome->failures[-result]++;
+            outcome->usual_failure = result;
             continue;
         }
         outcome->successes++;
         outcome->success_result = result;
-        if (mine.undo_number == NO_SYSCALL)
+        if (plan->undo_number == NO_SYSCALL)
             return 0;
-        undo_success(&mine, result);
+        undo_success(plan, result);
     }
     return 1;
 }
@@ -230,6 +264,7 @@ void whyerrno_loop(const struct plan *plan, struct outcome *outcome)
 {
     struct sigaction before[CAUGHT];
     memset(outcome, 0, sizeof *outcome);
+    outcome->usual_failure = -EPERM; /* any will do to begin with */
     catch_signals(before);
     set_alarm(plan->duration_ns + OVERTIME_NS);
     prctl(PR_SET_NAME, plan->comm);

@@ -48,6 +48,7 @@ class Outcome(ctypes.Structure):
         ("pauses", ctypes.c_uint64),
         ("stopped_by", ctypes.c_int64),
         ("error", ctypes.c_int64),
+        ("usual_failure", ctypes.c_int64),
         ("failures", ctypes.c_uint64 * ERRNOS),
     ]
 

@@ -1,4 +1,18 @@
-"""All scenarios, by name. Each is one decorated function that sets the failure up and returns the call."""
+"""All scenarios, by name. Each is one decorated function that sets the failure up and returns the call:
+
+    @scenario(
+        "listen-eopnotsupp",                     # the system call, then the errno
+        "EOPNOTSUPP",
+        "A UDP socket cannot listen.",           # what fails, and why it is worth a look
+    )
+    def listen_eopnotsupp(setup: Setup) -> Call:
+        return Call("listen", setup.udp_socket().fileno(), 1)
+
+Whatever is set up through `Setup` is undone at the end. A system call used for the first time also wants its number
+in loadgen/syscalls.py. Choose calls that need no kernel module and that never succeed: the loop stops at the first
+success, unless the call says how to undo it (`Call(..., undo=Call("close", RESULT))`). Where a kernel version fails
+and another does not, say so (`fails_before="6.3"`, `fails_since`): tests/vm holds every scenario against that.
+"""
 
 from __future__ import annotations
 
