@@ -13,6 +13,10 @@ from profiler.cli.root import common_options
 ENVIRONMENT = {
     "XDG_CACHE_HOME": "Fetched kernels, their symbol caches and the compiled load are kept in its whyerrno folder "
     "(default ~/.cache).",
+    "WHYERRNO_ACCEL": "tcg or kvm: how guests run, whatever a trial of KVM says.",
+    "WHYERRNO_DEBIAN_MIRROR": "Address of the Debian mirror to fetch kernels from, in place of the one that apt uses "
+    "(needed on Ubuntu, whose apt has no Debian archive).",
+    "WHYERRNO_DEBIAN_MIRROR_SECURITY": "Likewise, of its security archive; may be left out.",
     "NO_COLOR": "Set to anything: no colours in the terminal.",
     "WHYERRNO_REQUIRE_ALL": "For the tests: 1 makes a test that cannot run fail, where it would be skipped.",
 }

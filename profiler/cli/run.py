@@ -96,9 +96,9 @@ def command(
     The load is a scenario of the project (`whyerrno scenarios`), or a PROGRAM of your own that repeats the failing
     call by itself; into a guest goes the program with its shared libraries and every --file.
     """
+    what, syscall, errno = check_load(scenario, syscall, errno, program)
     from profiler import pipeline
 
-    what, syscall, errno = check_load(scenario, syscall, errno, program)
     request = pipeline.RunRequest(
         target=target,
         scenario=scenario,
