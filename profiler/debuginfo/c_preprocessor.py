@@ -202,4 +202,6 @@ def _whole_statements(text: str, arm: _Arm) -> bool:
     before = text[: arm.start].rstrip()
     before = before[: before.rfind("\n") + 1].rstrip()
     code = DIRECTIVE.sub("", inside).strip()
+    if code.startswith(("else", "}")):
+        return False
     return before[-1:] in (";", "{", "}", ":") and (not code or code[-1] in ";}")

@@ -41,15 +41,15 @@ ONLY_ARGUMENT = re.compile(
 )
 # operators of the grammar that take only part of what the compiler's take; as calls they parse
 OPERATORS = re.compile(r"\b(?:offsetof|__alignof__|_Alignof)(?=\s*\()")
-# static DEFINE_RATELIMIT_STATE(...);   DECLARE_BITMAP(map, 8) = { 0 };   f(a, <=, b)   } while_each_thread(g, t);
+# static DEFINE_RATELIMIT_STATE(...);   DECLARE_BITMAP(map, 8) = { 0 };   f(a, <=, b)
 STATIC_MACRO = re.compile(r"\bstatic(?=\s+[A-Z][A-Z0-9_]*\s*\()")
 INITIALISED_MACRO = re.compile(r"(\b[A-Z][A-Z0-9_]*\([^()]*\)\s*)(=\s*\{[^{};]*\})(?=\s*;)")
 OPERATOR_ARGUMENT = re.compile(r"(?<=,)(\s*)(?:[<>=!]=|[<>])(\s*)(?=,)")
-LOOP_END = re.compile(r"(?<=\})(\s*)(while_\w+)(?=\s*\()")
 
 # list_for_each_entry(p, head, member) STATEMENT   scoped_guard(mutex, &lock) STATEMENT
 HEAD_CALL = re.compile(r"\b([A-Za-z_]\w*)\s*(?=\()")
 LOOP_NAME = re.compile(r"for_?each|for_all_|_each_")
+ONCE_NAME = re.compile(r"^scoped|guard|^with_|^if")  # runs the statement once, or not at all
 STATEMENT_WORDS = frozenset(["if", "while", "for", "switch", "return", "sizeof", "do", "else", "case", "goto"])
 
 
@@ -106,7 +106,6 @@ def parseable(body: str) -> str:
     text = STATIC_MACRO.sub("      ", text)
     text = INITIALISED_MACRO.sub(lambda match: match[1] + blank(match[2]), text)
     text = OPERATOR_ARGUMENT.sub(lambda match: match[1] + "0".ljust(len(match[0].strip())) + match[2], text)
-    text = LOOP_END.sub(lambda match: match[1] + "while".ljust(len(match[2])), text)
     return _statement_macros(text)
 
 
@@ -145,8 +144,8 @@ def _statement_macros(text: str) -> str:
         if name in STATEMENT_WORDS or not _starts_statement(text, match.start()):
             continue
         after = text[closing(text, match.end()) :].lstrip()[:1]
-        if after == "{" or (LOOP_NAME.search(name) and after not in ("", ";", ",", ")", "=", "?", ".", "-", "+")):
-            word = "if" if "guard" in name or len(name) < 5 else "while"
+        if after == "{" or _heads_statement(name, after) or _ends_loop(text, match.start(), name, after):
+            word = "if" if ONCE_NAME.search(name) or len(name) < 5 else "while"
             out[match.start() : match.end(1)] = word.ljust(len(name))
     return "".join(out)
 
@@ -154,3 +153,13 @@ def _statement_macros(text: str) -> str:
 def _starts_statement(text: str, at: int) -> bool:
     before = text[max(0, at - 400) : at].rstrip()
     return not before or before[-1] in ";{}:)" or bool(re.search(r"\b(?:else|do)$", before))
+
+
+def _heads_statement(name: str, after: str) -> bool:
+    known = LOOP_NAME.search(name) or name.startswith("scoped")
+    return bool(known) and (after.isalnum() or after in ("_", "*", "("))
+
+
+def _ends_loop(text: str, at: int, name: str, after: str) -> bool:
+    """do { ... } while_each_thread(g, t);"""
+    return after == ";" and name.startswith(("while_", "for_each_")) and text[:at].rstrip()[-1:] == "}"

@@ -269,8 +269,9 @@ class _Builder(Expressions):
         alternative = syntax.child_by_field_name("alternative")
         if name is None:  # #else
             return self.block(syntax, incoming)
-        index = self.add("preprocessor", syntax, incoming, last=name, **NO_FACTS)
-        left: Exits = [(index, None, None)]
+        left: Exits = []
+        if incoming:  # between two cases of a switch there is nothing to choose
+            left = [(self.add("preprocessor", syntax, incoming, last=name, **NO_FACTS), None, None)]
         arm = [child for child in syntax.named_children if child not in (name, alternative)]
         after = self.sequence(arm, left)
         return after + (self.statement(alternative, left) if alternative is not None else left)
