@@ -19,7 +19,7 @@ def check_shown(path: str = PATH) -> None:
     if not any(address.strip(b"0") for address in addresses):
         raise MissingError(
             f"{path} shows no addresses (all zero)",
-            hint="run as root, or set kernel.kptr_restrict to 0 and kernel.perf_event_paranoid to 1 or less",
+            hint="run as root, or set kernel.kptr_restrict to 0 and kernel.perf_event_paranoid to 0 or less",
         )
 
 
