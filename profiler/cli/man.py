@@ -58,6 +58,7 @@ def manual_page(root: click.Command) -> str:
         *prose(root.help or ""),
         ".SH OPTIONS",
         *options(root, context),
+        *definitions({"-h, --help": "Show the help of the command and exit; every command has it."}),
         ".SH COMMANDS",
         *commands(root, context),
         ".SH ENVIRONMENT",
@@ -97,7 +98,7 @@ def section(command: click.Command, context: click.Context) -> Iterator[str]:
 def options(command: click.Command, context: click.Context) -> Iterator[str]:
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context) if isinstance(parameter, click.Option) else None
-        if record is not None and (parameter.name != "help" or context.parent is None):
+        if record is not None and parameter.name != "help":
             yield from (".TP", rf"\fB{escape(record[0])}\fR", escape(record[1]))
 
 
