@@ -134,7 +134,7 @@ class _Reading:
         except DamagedRecordError as error:
             if not self._salvage:
                 raise
-            self._faults.add(error.offset, str(error))
+            self._faults.add(error.offset, error.args[0])
 
     def _expand(self, name: str) -> Stream:
         records, trouble = perf_compressed.expand(self._packed, name)

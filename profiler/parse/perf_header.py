@@ -65,7 +65,7 @@ def read_header(data: memoryview, name: str, *, salvage: bool, faults: Faults) -
         except InputError as error:
             if not salvage:
                 raise
-            faults.add(end, str(error))
+            faults.add(end, error.args[0])
     return FileHeader(pipe=False, data_start=data_at, data_end=end, attrs=attrs, features=features)
 
 

@@ -17,7 +17,9 @@ def test_debian_versions_sort_as_dpkg_sorts_them() -> None:
         "5.10.223-1", "6.1.176-1~deb11u1", "6.1.176-1", "6.1.192-1", "6.1.192-2", "6.12.117-1~deb12u1", "6.12.117-1",
         "7.3.4-1~bpo13+1", "7.3.4-1", "7.3.4-1+b1", "1:5.0-1",
     ]  # fmt: skip
-    assert sorted(ordered[::-1], key=debian_version.key) == ordered
+    shuffled = sorted(ordered)
+    assert shuffled != ordered
+    assert sorted(shuffled, key=debian_version.key) == ordered
 
 
 @pytest.mark.parametrize(
