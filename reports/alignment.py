@@ -10,7 +10,7 @@ Pair = tuple[int | None, int | None]
 
 _ALIKE = 0.7  # difflib ratio from which an edited line counts as the same line
 _BLOCK_AT_MOST = 40  # lines; larger rewritten blocks are not searched for edited lines
-_POPULAR_FROM = 400  # lines; from here difflib may ignore frequent lines as anchors, which keeps it fast
+_POPULAR_FROM = 2000  # lines; from here difflib does not anchor on frequent ones (braces), which keeps it fast
 
 
 def normal(line: str) -> str:

@@ -42,7 +42,7 @@ def compare(analyses: list[tuple[str, Analysis]]) -> Comparison:
     functions = [_compared(group, runs) for group in _groups([run.analysis for run in runs])]
     functions.sort(key=lambda function: not function.decides)
     functions, tests = _corrected(functions)
-    text, agree = words.summary(runs)
+    text, agree = words.summary(runs, functions)
     return Comparison(runs, text, agree, words.notices(runs), functions[:_FUNCTIONS_AT_MOST], tests)
 
 

@@ -9,7 +9,7 @@ from reports import findings
 from reports.comparison import AlignedLine, ComparedFunction, ComparedRun, Comparison
 from reports.findings import BRANCH, ERROR_SITE
 from reports.terminal_text import Piece, Writer
-from reports.visible import percent, place, prose, visible, visible_source
+from reports.visible import counted, percent, place, prose, visible, visible_source
 
 _LINES_AT_MOST = 18
 _COLOURS = {
@@ -70,7 +70,7 @@ def _function(function: ComparedFunction, comparison: Comparison, writer: Writer
     left = len(wanted) - _LINES_AT_MOST
     writer.line(("* differs significantly from the first run", "dim"))
     if left > 0:
-        writer.line((f"{left} more lines in the HTML page", "dim"))
+        writer.line((f"{counted(left, 'more line')} in the HTML page", "dim"))
 
 
 def _tail(label: str, width: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from profiler.model import Analysis, Branch, Conclusion, ErrorSite
@@ -98,14 +99,24 @@ def compared_runs(analyses: list[tuple[str, Analysis]]) -> list[ComparedRun]:
     runs: list[ComparedRun] = []
     reference: Analysis | None = None
     labels = [visible(label) for label, _ in analyses]
-    tails = [label.rstrip("/").rpartition("/")[2] for label in labels]
-    shorts = tails if len(set(tails)) == len(tails) and all(tails) else labels
-    for label, short, (_, analysis) in zip(labels, shorts, analyses, strict=True):
+    for label, short, (_, analysis) in zip(labels, short_labels(labels), analyses, strict=True):
         excluded = _excluded(analysis, reference)
         if not excluded and reference is None:
             reference = analysis
         runs.append(ComparedRun(label, short, analysis, excluded))
     return runs
+
+
+def short_labels(labels: list[str]) -> list[str]:
+    """The labels' last path components from where they begin to differ: runs/uring-5.10 and runs/uring-7.3 give
+    5.10 and 7.3."""
+    tails = [label.rstrip("/").rpartition("/")[2] for label in labels]
+    split = [re.split(r"(?<=[_: -])", tail) for tail in tails]
+    same = 0
+    while min(map(len, split)) > same + 1 and len({tuple(parts[: same + 1]) for parts in split}) == 1:
+        same += 1
+    shorts = ["".join(parts[same:]) for parts in split]
+    return shorts if len(set(shorts)) == len(shorts) else labels
 
 
 def _excluded(analysis: Analysis, reference: Analysis | None) -> str:
@@ -143,7 +154,7 @@ def notices(runs: list[ComparedRun]) -> list[Notice]:
     return found
 
 
-def summary(runs: list[ComparedRun]) -> tuple[str, bool | None]:
+def summary(runs: list[ComparedRun], functions: list[ComparedFunction]) -> tuple[str, bool | None]:
     """How the verdicts agree, in a sentence or two, and as a yes or no."""
     named = [run for run in runs if run.analysis.conclusion is Conclusion.NAMED and run.analysis.error_site]
     others = "".join(f" {_other(run)}" for run in runs if run not in named)
@@ -151,16 +162,22 @@ def summary(runs: list[ComparedRun]) -> tuple[str, bool | None]:
         return f"No run named a place.{others}", None
     if len(named) == 1:
         return f"Only {named[0].label} named a place: {_spot(named[0].analysis)}.{others}", None
-    keys = {_key(run.analysis) for run in named}
-    functions = {key[0] for key in keys}
     who = "All runs" if len(named) == len(runs) else f"{len(named)} of {len(runs)} runs"
-    if len(keys) == 1:
-        text = f"{who} fail at the same place: {_spot(named[0].analysis)}."
-    elif len(functions) == 1:
-        text = f"{who} fail in {visible(functions.pop())}(), but not by the same branch: {_each(named)}."
-    else:
-        text = f"The place differs: {_each(named)}."
-    return text + others, (len(keys) == 1) if len(named) == len(runs) else None
+    text, same = _agreement(who, named, [_key(run, runs.index(run), functions) for run in named])
+    return text + others, same if len(named) == len(runs) else None
+
+
+def _agreement(who: str, named: list[ComparedRun], keys: list[VerdictKey]) -> tuple[str, bool]:
+    spot = max((_spot(run.analysis) for run in named), key=len)  # the one with a condition, where only some have it
+    if len(set(keys)) == 1:
+        if len({normal(c) for run in named if (c := _condition(run.analysis))}) > 1:
+            return f"{who} fail at the same place, though it reads differently: {_each(named)}.", True
+        return f"{who} fail at the same place: {spot}.", True
+    if len({(key.function, key.branch) for key in keys}) == 1:
+        return f"{who} fail by the same branch, but the errno is set at different lines: {spot}.", False
+    if len({key.function for key in keys}) == 1:
+        return f"{who} fail in {visible(keys[0].function)}(), but not by the same branch: {_each(named)}.", False
+    return f"The place differs: {_each(named)}.", False
 
 
 def _other(run: ComparedRun) -> str:
@@ -169,11 +186,42 @@ def _other(run: ComparedRun) -> str:
     return f"{run.label} is inconclusive."
 
 
-def _key(analysis: Analysis) -> tuple[str, str, bool | None]:
-    """What makes two verdicts the same: the function, the condition and its outcome; never the line number."""
-    site, branch = analysis.error_site, analysis.branch
-    condition = normal(branch.condition or "") if branch else ""
-    return site.function.partition(".")[0] if site else "", condition, branch.outcome if branch else None
+@dataclass(frozen=True, slots=True)
+class VerdictKey:
+    """What makes two verdicts the same; never the line number, which changes from version to version.
+
+    `branch` and `site` are the aligned line ("f0 l17"), or the source text where none was aligned.
+    """
+
+    function: str  # as the newest version calls it
+    branch: str
+    site: str
+
+
+def _key(run: ComparedRun, index: int, functions: list[ComparedFunction]) -> VerdictKey:
+    branch, site = run.analysis.branch, run.analysis.error_site
+    own = site.function if site else ""
+    function = next((f.name for f in functions if f.names[index] == own), own)
+    return VerdictKey(
+        function.partition(".")[0],
+        _aligned_place(branch, index, functions) or normal(_condition(run.analysis)),
+        _aligned_place(site, index, functions) or normal((site.text if site else None) or ""),
+    )
+
+
+def _aligned_place(place: Branch | ErrorSite | None, index: int, functions: list[ComparedFunction]) -> str:
+    for number, function in enumerate(functions):
+        if place is None or function.names[index] != place.function:
+            continue
+        for row, line in enumerate(function.lines):
+            cell = line.cells[index]
+            if cell is not None and cell.line == place.line:
+                return f"f{number} l{row}"
+    return ""
+
+
+def _condition(analysis: Analysis) -> str:
+    return (analysis.branch.condition if analysis.branch else None) or ""
 
 
 def _spot(analysis: Analysis) -> str:

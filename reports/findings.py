@@ -110,13 +110,19 @@ def marks_of(analysis: Analysis, function: AnnotatedFunction, line: AnnotatedLin
     marks = set(line.marks)
     if _is_at(analysis.error_site, function, line):
         marks.add(ERROR_SITE)
-    if _is_at(analysis.branch, function, line):
+    if _is_at(analysis.branch, function, line) or _inlined_at(analysis.branch, function, line):
         marks.add(BRANCH)
     return tuple(mark for mark in (BRANCH, ERROR_SITE, CALL) if mark in marks)
 
 
 def _is_at(wanted: ErrorSite | Branch | None, function: AnnotatedFunction, line: AnnotatedLine) -> bool:
     return wanted is not None and line.line == wanted.line and _holds(function, wanted)
+
+
+def _inlined_at(branch: Branch | None, function: AnnotatedFunction, line: AnnotatedLine) -> bool:
+    """Whether the branch's code was inlined into this line."""
+    here = (function.function, function.file, line.line)
+    return branch is not None and any((o.function, o.file, o.line) == here for o in branch.inlined_from)
 
 
 def has_source(function: AnnotatedFunction) -> bool:

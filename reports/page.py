@@ -16,11 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from reports.visible import command_line, count, counted, interval, percent, place, prose, visible
 
 _TEMPLATES = Path(__file__).parent / "templates"
+
+
+def sentence(text: str) -> Markup:
+    """A sentence in which `backticks` enclose code."""
+    pieces = [escape(piece) for piece in prose(text).split("`")]
+    if len(pieces) % 2 == 0:  # a backtick without its partner is just a backtick
+        return escape(prose(text))
+    return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else p for i, p in enumerate(pieces))
 
 
 @functools.cache
@@ -32,7 +40,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for filter_ in (command_line, count, counted, percent, prose, visible):
+    for filter_ in (command_line, count, counted, percent, prose, sentence, visible):
         environment.filters[filter_.__name__] = filter_
     environment.globals.update(place=place, interval=interval)
     return environment
