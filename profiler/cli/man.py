@@ -96,9 +96,9 @@ def section(command: click.Command, context: click.Context) -> Iterator[str]:
 
 
 def options(command: click.Command, context: click.Context) -> Iterator[str]:
-    for parameter in command.get_params(context):
+    for parameter in command.params:  # get_params() would add --help, which the page explains once
         record = parameter.get_help_record(context) if isinstance(parameter, click.Option) else None
-        if record is not None and parameter.name != "help":
+        if record is not None:
             yield from (".TP", rf"\fB{escape(record[0])}\fR", escape(record[1]))
 
 
