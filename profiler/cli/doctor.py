@@ -33,7 +33,7 @@ def command(as_json: bool) -> int:
     from profiler.cli import doctor_checks
 
     found = []
-    for finding in doctor_checks.findings():
+    for finding in doctor_checks.findings(doctor_checks.CHECKS):
         found.append(finding)
         if not as_json:
             print_finding(finding)

@@ -7,7 +7,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,8 @@ TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 KEYRINGS = Path("/usr/share/keyrings")
 DISK_BYTES = 4 << 30  # one kernel being fetched, its symbol cache, and a run
 TRIAL_SECONDS = 60.0
+
+Check = tuple[str, str, Callable[[], str]]  # name, needed for, what finds out
 
 LOCAL, VM, BOTH = "local", "vm", "both"
 
@@ -36,9 +38,9 @@ class Finding:
     needed_for: str = ""
 
 
-def findings() -> Iterator[Finding]:
-    """All findings, each made when it is asked for: some take seconds."""
-    for name, needed_for, check in CHECKS:
+def findings(checks: Sequence[Check]) -> Iterator[Finding]:
+    """What each check found, made when it is asked for: some take seconds."""
+    for name, needed_for, check in checks:
         try:
             yield Finding(name, True, check(), "", needed_for)
         except FaultError as fault:
@@ -83,7 +85,7 @@ def sampling() -> str:
         if completed.exit_code:
             raise FaultError(f"perf cannot record {event} of the whole machine", "see the lines above")
     if event == "cpu-clock":
-        return "cpu-clock only: no PMU here, so samples land where interrupts come back on"
+        return "cpu-clock (no PMU): samples land where interrupts come back on"
     return f"{event} (PMU)"
 
 
@@ -186,7 +188,7 @@ def kernels() -> str:
     return ", ".join(kernel.package_version for kernel in cached)
 
 
-CHECKS: tuple[tuple[str, str, Callable[[], str]], ...] = (
+CHECKS: tuple[Check, ...] = (
     ("python", BOTH, python),
     ("compiler", BOTH, compiler),
     ("perf", BOTH, perf),
