@@ -30,4 +30,6 @@ def rows(recording: PerfRecording, *, chains_only: bool) -> list[Row]:
 
 def assert_same_samples(data: PerfRecording, text: PerfRecording) -> None:
     with_chains = len(data.samples.chain) > 0
-    assert rows(data, chains_only=with_chains) == rows(text, chains_only=with_chains)
+    ours, theirs = rows(data, chains_only=with_chains), rows(text, chains_only=with_chains)
+    assert len(ours) == len(theirs)
+    assert [(row, other) for row, other in zip(ours, theirs, strict=True) if row != other] == []

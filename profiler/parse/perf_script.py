@@ -32,6 +32,7 @@ PERF_SCRIPT_COMMAND = (
 )
 
 _LONGEST_LINE = 1 << 16
+_RULE = "# ========"  # above and below the header
 _VSYSCALL = 0xFFFFFFFFFF600000 >> 12  # a user page in the kernel's half of the address space
 
 # Each line begins with the thread. Names hold anything, up to 15 bytes, so what follows is matched strictly.
@@ -95,6 +96,7 @@ class _Text:
         self._chain_start = array("q", [0])
         self._chain_open = False  # the lines that follow belong to the last sample's chain
         self._kernel_part = False
+        self._in_header = False
         self._comms: dict[str, int] = {}
         self._events: dict[str, int] = {}
         self._described: dict[str, Event] = {}
@@ -103,10 +105,14 @@ class _Text:
         self._lost = {"LOST": 0, "LOST_SAMPLES": 0}
 
     def take(self, number: int, line: str) -> None:
-        if not line or line.isspace():
+        if line == _RULE:
+            self._in_header = not self._in_header
+        elif not line or line.isspace():
             self._chain_open = False
         elif line.startswith("#"):
             self._header(line)
+        elif self._in_header and not _SAMPLE.fullmatch(line.strip()):
+            return  # the rest of a recorded command whose arguments hold newlines
         elif len(line) > _LONGEST_LINE:
             self._faults.add(number, f"line of {len(line)} characters")
         elif not (self._chain_open and self._chain_line(line)) and not self._record(line):

@@ -135,3 +135,8 @@ def test_numbers_out_of_range_do_not_break_the_columns() -> None:
     line = "x 99999999999/-1 [000]  99999999999999999999.000000: 99999999999999999999999 e:  ffffffff81000010 x"
     samples = one(line).samples
     assert (samples.pid[0], samples.tid[0]) == (-1, -1)
+
+
+def test_newlines_in_the_recorded_command_are_no_decode_errors() -> None:
+    lines = ["# ========", "# cmdline : /bin/perf record -- sh -c true", "true", "# ========"]
+    assert not perf_script.read([*lines, "sh 1 [000] 1.000000: 5 cpu-clock: ffffffff81000010 x"]).decode_errors
