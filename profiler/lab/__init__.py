@@ -4,8 +4,8 @@ find(version) and list_cached() look at the cache only; available(progress) and 
 mirrors. A progress callback gets what is being done, and how much of it (0 to 1) where that is known.
 """
 
+from profiler.lab.acquire import available, fetch
 from profiler.lab.catalogue import Available
-from profiler.lab.fetch import available, fetch
 from profiler.lab.store import cache_directory, find, from_path, list_cached
 
 __all__ = ["Available", "available", "cache_directory", "fetch", "find", "from_path", "list_cached"]

@@ -78,18 +78,22 @@ class Apt:
         nothing is here from before.
         """
         stamp = self._directory / "updated"
-        if not force and stamp.exists() and time.time() - stamp.stat().st_mtime < _FRESH_SECONDS:
+        changed = self._lay_out(find_mirrors())
+        if not (force or changed) and stamp.exists() and time.time() - stamp.stat().st_mtime < _FRESH_SECONDS:
             return
-        self._lay_out(find_mirrors())
+        stamp.unlink(missing_ok=True)
         progress("fetching package lists", 0.0)
         completed = self._run(["apt-get", "update"], _UPDATE_SECONDS, progress, "fetching package lists")
+        if not self._has_lists():
+            unsigned = _SIGNATURE.search(completed.errors)
+            reason = unsigned[0] if unsigned else _first_error(completed.errors)
+            hint = _UNSIGNED if unsigned else _OFFLINE
+            raise MissingError(f"no package list could be fetched: {reason}", hint=hint)
         if re.search(r"^(Get|Hit):", completed.output, re.MULTILINE):
             self._run(["apt-cache", "gencaches"], 120)  # update makes none when a suite is missing
             stamp.touch()
-        elif self._has_lists():
-            progress("no mirror can be reached; using older package lists", None)
         else:
-            raise MissingError(f"no package list could be fetched: {_first_error(completed.errors)}", hint=_OFFLINE)
+            progress("no mirror can be reached; using older package lists", None)
 
     def names(self, prefix: str) -> list[str]:
         return self._run(["apt-cache", "pkgnames", prefix], 120).output.split()
@@ -133,14 +137,20 @@ class Apt:
                 raise NotFoundError(reason)
             raise MissingError(f"fetching failed: {reason}", hint=_OFFLINE)
 
-    def _lay_out(self, mirrors: Mirrors) -> None:
+    def _lay_out(self, mirrors: Mirrors) -> bool:
+        """Write the private configuration; True when it was not the same before."""
         for name in ("lists/partial", "cache/archives/partial", "etc"):
             (self._directory / name).mkdir(parents=True, exist_ok=True)
         (self._directory / "status").touch()
-        (self._directory / "sources.list").write_text(_sources(mirrors, keyring()), encoding="utf-8")
+        path, sources = self._directory / "sources.list", _sources(mirrors, keyring())
+        changed = not path.exists() or path.read_text("utf-8") != sources
+        path.write_text(sources, encoding="utf-8")
+        return changed
 
     def _has_lists(self) -> bool:
-        return any((self._directory / "lists").glob("*_Packages*"))
+        """Is there a checked list of a suite that is in the sources now?"""
+        argv = ["apt-get", "indextargets", "--format", "$(FILENAME)", "Created-By: Packages"]
+        return any(Path(name).exists() for name in self._run(argv, 60).output.splitlines())
 
     def _options(self) -> list[str]:
         at = self._directory
@@ -187,6 +197,8 @@ class Apt:
         return process.run(command, timeout=timeout, check=False, cwd=cwd, on_line=on_line)
 
 
+_SIGNATURE = re.compile(r"(?<=[EW]: ).*(?:is not signed|NO_PUBKEY|GPG error).*")
+_UNSIGNED = "its signature is not one of Debian's archive; update the package debian-archive-keyring"
 _OFFLINE = "check the network; a cached kernel and vm:PATH need none"
 
 
@@ -252,5 +264,6 @@ def _sources(mirrors: Mirrors, key: Path) -> str:
 
 
 def _first_error(text: str) -> str:
-    lines = sorted(line for line in text.splitlines() if line.startswith(("E:", "W:")))
+    lines = [line for line in text.splitlines() if line.startswith(("E:", "W:"))]
+    lines.sort(key=lambda line: (line[0], "Failed to fetch" not in line))  # errors first, then those with an address
     return lines[0][2:].strip() if lines else (text.strip().splitlines() or ["apt-get gave no reason"])[-1]

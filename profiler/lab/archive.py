@@ -36,7 +36,7 @@ def extract(
     left out; permissions are 0644 or 0755. Raises InputError on a damaged archive or a path outside.
     """
     count = 0
-    root = into.resolve()
+    place = _Placer(into.resolve())
     try:
         with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as archive:
             for member in archive:
@@ -44,46 +44,54 @@ def extract(
                     on_bytes(archive.offset)
                 target = rename(inside(member.name))
                 if target is not None:
-                    count += _place(archive, member, target, root)
+                    count += place.member(archive, member, target)
                 archive.members = []  # type: ignore[attr-defined]  # it would keep them all in memory
-    except tarfile.TarError as error:
+    except (tarfile.TarError, FileExistsError, IsADirectoryError, NotADirectoryError) as error:
         raise InputError(f"the archive is damaged: {error}") from error
     return count
 
 
-def _place(archive: tarfile.TarFile, member: tarfile.TarInfo, path: PurePosixPath, root: Path) -> int:
-    target = root / path
-    if member.isdir():
-        _directory(target, root)
-        return 0
-    if not (member.isreg() or member.issym()):
-        return 0
-    _directory(target.parent, root)
-    if target.is_symlink() or target.is_file():
-        target.unlink()
-    if member.issym():
-        return _link(member.linkname, target, root)
-    source = archive.extractfile(member)
-    assert source is not None
-    with target.open("xb") as file:
-        shutil.copyfileobj(source, file, 1 << 20)
-    target.chmod(0o755 if member.mode & 0o100 else 0o644)
-    return 1
+class _Placer:
+    """Puts members below one directory, never through a link that leads out of it."""
 
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._checked: set[Path] = set()  # directories stay directories, so once is enough
 
-def _link(to: str, target: Path, root: Path) -> int:
-    destination = Path(os.path.normpath(target.parent / to))
-    if Path(to).is_absolute() or not destination.is_relative_to(root):
-        return 0
-    target.symlink_to(to)
-    return 1
+    def member(self, archive: tarfile.TarFile, member: tarfile.TarInfo, path: PurePosixPath) -> int:
+        """The number of files that came of it."""
+        target = self._root / path
+        if member.isdir():
+            self._directory(target)
+            return 0
+        if not (member.isreg() or member.issym()):
+            return 0
+        self._directory(target.parent)
+        if target.is_symlink() or target.is_file():
+            target.unlink()
+        if member.issym():
+            return self._link(member.linkname, target)
+        source = archive.extractfile(member)
+        assert source is not None
+        with target.open("xb") as file:
+            shutil.copyfileobj(source, file, 1 << 20)
+        target.chmod(0o755 if member.mode & 0o100 else 0o644)
+        return 1
 
+    def _link(self, to: str, target: Path) -> int:
+        destination = Path(os.path.normpath(target.parent / to))
+        if Path(to).is_absolute() or not destination.is_relative_to(self._root):
+            return 0
+        target.symlink_to(to)
+        return 1
 
-def _directory(path: Path, root: Path) -> None:
-    """Create it, and refuse to pass through a symbolic link that leads elsewhere."""
-    path.mkdir(parents=True, exist_ok=True)
-    if not path.resolve().is_relative_to(root):
-        raise InputError(f"the archive leads out of itself through a link: {path}", hint="nothing of it is used")
+    def _directory(self, path: Path) -> None:
+        if path in self._checked:
+            return
+        path.mkdir(parents=True, exist_ok=True)
+        if not path.resolve().is_relative_to(self._root):
+            raise InputError(f"the archive leads out of itself through a link: {path}", hint="nothing of it is used")
+        self._checked.add(path)
 
 
 class Chunks:

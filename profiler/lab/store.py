@@ -12,6 +12,7 @@ A cached kernel is a directory that appears only when it is whole:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -36,8 +37,11 @@ def kernels_directory() -> Path:
 
 
 def list_cached() -> list[Kernel]:
-    """The fetched kernels, oldest version first."""
-    kernels = [read(path.parent) for path in kernels_directory().glob("*/kernel.json")]
+    """The fetched kernels, oldest version first. One that was damaged since is as if it were not there."""
+    kernels = []
+    for path in kernels_directory().glob("*/kernel.json"):
+        with contextlib.suppress(MissingError):
+            kernels.append(read(path.parent))
     return sorted(kernels, key=lambda kernel: debian_version.key(kernel.package_version))
 
 
@@ -58,7 +62,7 @@ def read(directory: Path) -> Kernel:
         return Kernel(facts["release"], facts["package_version"], facts["build_id"], facts["arch"], **parts)
     except (OSError, ValueError, KeyError) as error:
         raise MissingError(
-            f"the cached kernel {directory} is damaged: {error}", hint=f"remove it: rm -r {directory}"
+            f"the cached kernel {directory} is damaged: {error}", hint=f"rm -r {directory}, and fetch it again"
         ) from None
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from profiler.errors import MissingError
-from profiler.lab import apt, catalogue, debian_version
+from profiler.lab import acquire, apt, catalogue, debian_version
 from profiler.lab.apt import PackageVersion
 
 
@@ -123,6 +124,86 @@ def test_every_source_is_checked_against_the_keyring() -> None:
 def test_a_mirror_that_would_change_the_sources_list_is_refused() -> None:
     with pytest.raises(MissingError, match="not the address of a mirror"):
         apt._sources(apt.Mirrors("http://a.test x\ndeb [trusted=yes] http://evil.test", "", ("b",)), Path("/k"))
+
+
+def test_too_small_a_disk_is_told_before_anything_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = catalogue.Available("6.1.0-56-cloud-amd64", "6.1.192-2", "bookworm-security", ())
+    monkeypatch.setattr(acquire.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9 << 30, 8 << 30, 1 << 30))
+    with pytest.raises(MissingError, match=r"needs 2\.6 GB in .*; 1\.1 GB are free .*XDG_CACHE_HOME"):
+        acquire._require_space(450 << 20, tmp_path, kernel)
+
+
+class Mirror:
+    """A mirror whose lists name three kernels, of which only some are there."""
+
+    def __init__(self, whole: set[str]) -> None:
+        self.whole = whole
+        self.updates: list[bool] = []
+
+    def update(self, progress: apt.Progress, *, force: bool = False) -> None:
+        self.updates.append(force)
+
+    def names(self, prefix: str) -> list[str]:
+        return [package.name for package in self._packages()]
+
+    def versions(self, names: list[str]) -> list[PackageVersion]:
+        return self._packages()
+
+    def files(self, packages: list[str]) -> list[apt.PackageFile]:
+        return [apt.PackageFile("", packages[0], 1, "")]
+
+    def download(self, files: list[apt.PackageFile], into: Path, progress: apt.Progress, phase: str) -> None:
+        version = files[0].name.partition("=")[2]
+        if version not in self.whole:
+            raise apt.NotFoundError(f"{version} 404 Not Found")
+        raise MissingError(f"would take {version}")
+
+    @staticmethod
+    def _packages() -> list[PackageVersion]:
+        packages = []
+        for number in ("1", "2", "3"):
+            name = f"linux-image-6.1.0-{number}-cloud-amd64"
+            packages += listed(name, f"{name}-dbg", "linux-source-6.1", version=f"6.1.{number}-1")
+        return packages
+
+
+def fetched(mirror: Mirror, monkeypatch: pytest.MonkeyPatch, cache: Path) -> tuple[str, list[str]]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setattr(acquire, "_apt", lambda: mirror)
+    said: list[str] = []
+    with pytest.raises(MissingError) as caught:
+        acquire.fetch("6.1", lambda phase, fraction: said.append(phase))
+    return str(caught.value), said
+
+
+def test_a_package_that_is_gone_leads_to_the_next_older_kernel_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message, said = fetched(Mirror({"6.1.1-1", "6.1.2-1"}), monkeypatch, tmp_path)
+    assert message == "would take 6.1.2-1"
+    assert "6.1.3-1 is not whole on the mirror; trying the next older" in said
+    assert list((tmp_path / "whyerrno/downloads").glob("*")) == []
+
+
+def test_lists_are_fetched_anew_before_giving_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror = Mirror(set())
+    message, _ = fetched(mirror, monkeypatch, tmp_path)
+    assert "no kernel 6.1 is whole on the mirror" in message
+    assert "6.1.3-1 404 Not Found" in message
+    assert mirror.updates == [False, True]
+
+
+def test_a_version_that_no_mirror_has_names_those_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(acquire, "_apt", lambda: Mirror(set()))
+    with pytest.raises(MissingError, match=r"no kernel 9\.9 \(it has 6\.1\)"):
+        acquire.fetch("9.9", lambda phase, fraction: None)
+
+
+def test_what_a_killed_run_left_half_unpacked_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "whyerrno/kernels/.partial-x/source").mkdir(parents=True)
+    fetched(Mirror(set()), monkeypatch, tmp_path)
+    assert list((tmp_path / "whyerrno/kernels").iterdir()) == []
 
 
 def test_a_downloaded_file_counts_only_when_its_hash_is_right(tmp_path: Path) -> None:

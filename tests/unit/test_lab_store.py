@@ -121,12 +121,15 @@ def test_the_newest_cached_kernel_of_a_version_is_found(tmp_path: Path, monkeypa
     assert [kernel.package_version for kernel in store.list_cached()] == ["6.1.99-1", "6.1.192-2", "6.12.1-1"]
 
 
-def test_a_damaged_cached_kernel_says_how_to_get_rid_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_cached_kernel_is_passed_over_and_told_when_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cached(tmp_path, "6.1.99-1")
     (tmp_path / "whyerrno/kernels/6.1.99-1/vmlinux").unlink()
+    assert store.find("6.1") is None
     with pytest.raises(MissingError, match="rm -r"):
-        store.find("6.1")
+        store.from_path(tmp_path / "whyerrno/kernels/6.1.99-1")
 
 
 def test_a_build_id_is_read_from_an_elf_file_and_from_note_bytes(tmp_path: Path) -> None:

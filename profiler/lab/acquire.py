@@ -79,6 +79,7 @@ def _fetch(apt: Apt, kernel: Available, progress: Progress) -> Kernel:
     try:
         staging.chmod(0o755)
         _unpack(kernel, downloads, staging, progress)
+        shutil.rmtree(directory / kernel.package_version, ignore_errors=True)  # a damaged one
         staging.rename(directory / kernel.package_version)
     except OSError as error:
         raise MissingError(f"kernel {kernel.package_version} could not be unpacked: {error}", hint=_ROOM) from error
