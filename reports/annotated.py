@@ -10,12 +10,14 @@ from markupsafe import Markup, escape
 from profiler.model import Analysis, AnnotatedFunction, AnnotatedLine, InlinedSamples
 from reports.excerpt import Stretch, fold
 from reports.findings import BRANCH, ERROR_SITE, has_source, marks_of
-from reports.highlight import highlight
+from reports.highlight import highlight_part
 from reports.visible import visible_source
 
 _INLINED_AT_MOST = 6  # per line; the rest is summed up
 _ROW_BYTES = 230  # markup of a row around its code, with a bar
 _PLAIN_ROW_BYTES = 70
+_COLOUR = 2  # times the bytes of a line that its colours usually take
+_BLOCK_ROWS = 300  # that are shown or left out together
 
 
 @dataclass(slots=True)
@@ -85,11 +87,12 @@ def function_view(
     marks = [marks_of(analysis, function, line) for line in function.lines]
     interesting = [_is_interesting(line, found) for line, found in zip(function.lines, marks, strict=True)]
     builder = _RowBuilder(analysis, function, marks, anchor)
-    blocks = [builder.block(stretch, budget) for stretch in fold(interesting)]
+    stretches = [piece for stretch in fold(interesting) for piece in stretch.pieces(_BLOCK_ROWS)]
+    blocks = {stretch: builder.block(stretch, budget) for stretch in sorted(stretches, key=builder.importance)}
     return FunctionView(
         function=function,
         anchor=anchor,
-        blocks=blocks,
+        blocks=[blocks[stretch] for stretch in stretches],
         marks=tuple(mark for mark in (BRANCH, ERROR_SITE) if any(mark in found for found in marks)),
         opened=opened,
         has_source=has_source(function),
@@ -108,31 +111,58 @@ class _RowBuilder:
         self._marks = marks
         self._anchor = anchor
         self._texts = [visible_source(line.text) if line.text is not None else None for line in function.lines]
-        self._coloured = highlight([text or "" for text in self._texts])
+        self._sources = [text or "" for text in self._texts]
         self._scale = max((line.high for line in function.lines if line.samples), default=0.0) or 1.0
+
+    def importance(self, stretch: Stretch) -> tuple[bool, bool, int]:
+        """Sorts what must be on the page first: branch and error site, then what is not folded, then samples."""
+        rows = range(stretch.start, stretch.stop)
+        decided = any(BRANCH in self._marks[row] or ERROR_SITE in self._marks[row] for row in rows)
+        return not decided, stretch.folded, -sum(self._function.lines[row].samples for row in rows)
 
     def block(self, stretch: Stretch, budget: Budget) -> Block:
         lines = self._function.lines[stretch.start : stretch.stop]
-        rows = [self._row(index, plain=stretch.folded) for index in range(stretch.start, stretch.stop)]
-        fits = budget.take(sum(_size(row) for row in rows))
+        rows: list[Row] = []
+        if budget.take(sum(self._size(index, stretch) for index in range(stretch.start, stretch.stop))):
+            rows = self._rows(stretch, budget)
         return Block(
             first=lines[0].line,
             last=lines[-1].line,
             size=len(lines),
             folded=stretch.folded,
             samples=sum(line.samples for line in lines),
-            rows=rows if fits else [],
+            rows=rows,
         )
 
-    def _row(self, index: int, *, plain: bool) -> Row:
+    def _rows(self, stretch: Stretch, budget: Budget) -> list[Row]:
+        codes = [escape(text) for text in self._sources[stretch.start : stretch.stop]]
+        if not stretch.folded:
+            coloured = highlight_part(self._sources, stretch.start, stretch.stop)
+            # Colour takes more room than was reckoned with where a line is nothing but short tokens.
+            codes = [
+                colour if budget.take(max(0, len(colour) - _COLOUR * len(code))) else code
+                for colour, code in zip(coloured, codes, strict=True)
+            ]
+        return [self._row(stretch.start + offset, code) for offset, code in enumerate(codes)]
+
+    def _size(self, index: int, stretch: Stretch) -> int:
+        """About how many bytes the row will take."""
+        line, code = self._function.lines[index], len(escape(self._sources[index]).encode())
+        if stretch.folded:
+            return code + _PLAIN_ROW_BYTES
+        return (
+            _COLOUR * code
+            + (_ROW_BYTES if line.samples or self._marks[index] else _PLAIN_ROW_BYTES)
+            + (180 * min(len(line.inlined), _INLINED_AT_MOST))
+        )
+
+    def _row(self, index: int, code: Markup) -> Row:
         line = self._function.lines[index]
-        text = self._texts[index]
         listed = sorted(line.inlined, key=lambda place: (-place.samples, place.file, place.line))
-        code = None if text is None else escape(text) if plain else self._coloured[index]
         marks = self._marks[index]
         return Row(
             line=line,
-            code=code,
+            code=code if self._texts[index] is not None else None,
             share=line.samples / max(self._function.samples, 1),
             bar=self._bar(line) if line.samples else None,
             state={True: "on", False: "off", None: ""}[line.on_path],
@@ -146,8 +176,3 @@ class _RowBuilder:
         share = line.samples / max(self._function.samples, 1)
         width, low, high = (100 * min(max(value / self._scale, 0), 1) for value in (share, line.low, line.high))
         return Bar(f"{width:.1f}", f"{low:.1f}", f"{high:.1f}")
-
-
-def _size(row: Row) -> int:
-    code = len(row.code.encode()) if row.code is not None else 0
-    return code + (_ROW_BYTES if row.bar or row.marks else _PLAIN_ROW_BYTES) + 180 * len(row.inlined)

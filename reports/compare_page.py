@@ -5,20 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from reports import findings
 from reports.alignment import normal
 from reports.annotated import Budget
 from reports.comparison import AlignedLine, Cell, ComparedFunction, Comparison
-from reports.excerpt import fold
-from reports.highlight import highlight
+from reports.excerpt import Stretch, fold
+from reports.highlight import highlight_part
 from reports.page import render, write_whole
 from reports.visible import visible_source
 
 _PAGE_BYTES = 1_100_000
 _ROW_BYTES = 150
 _CELL_BYTES = 330
+_BLOCK_ROWS = 300  # that are shown or left out together
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +54,25 @@ def write(comparison: Comparison, path: Path) -> None:
 
 
 def _view(function: ComparedFunction, anchor: str, budget: Budget) -> FunctionView:
-    coloured = highlight([visible_source(line.text or "") for line in function.lines])
+    sources = [visible_source(line.text or "") for line in function.lines]
     scale = max((cell.high for line in function.lines for cell in line.cells if cell and cell.samples), default=0) or 1
     interesting = [bool(line.marks or line.peak > 0) for line in function.lines]
-    blocks = []
-    for stretch in fold(interesting, context=2, shortest=6):
-        lines = [_line(function.lines[row], coloured[row], scale) for row in range(stretch.start, stretch.stop)]
-        fits = budget.take(sum(_size(line) for line in lines))
-        blocks.append(BlockView(stretch.folded, len(lines), lines if fits else []))
-    return FunctionView(function, anchor, blocks, sum(line.differs for line in function.lines), _shown(function))
+    stretches = [part for whole in fold(interesting, context=2, shortest=6) for part in whole.pieces(_BLOCK_ROWS)]
+    blocks: dict[Stretch, BlockView] = {}
+    for stretch in sorted(stretches, key=lambda part: _importance(function.lines[part.start : part.stop])):
+        rows = function.lines[stretch.start : stretch.stop]
+        lines: list[LineView] = []
+        if budget.take(sum(_size(row) for row in rows)):
+            codes = highlight_part(sources, stretch.start, stretch.stop)
+            lines = [_line(row, code, scale) for row, code in zip(rows, codes, strict=True)]
+        blocks[stretch] = BlockView(stretch.folded, len(stretch), lines)
+    ordered = [blocks[stretch] for stretch in stretches]
+    return FunctionView(function, anchor, ordered, sum(line.differs for line in function.lines), _shown(function))
+
+
+def _importance(lines: list[AlignedLine]) -> tuple[bool, float]:
+    """Sorts what must be on the page first: branches and error sites, then samples."""
+    return not any(line.marks for line in lines), -sum(line.peak for line in lines)
 
 
 def _shown(function: ComparedFunction) -> list[int]:
@@ -81,6 +92,8 @@ def _bar(cell: Cell, scale: float) -> tuple[Cell, str, str, str]:
     return cell, width, low, high
 
 
-def _size(line: LineView) -> int:
-    sampled = sum(1 for bar in line.bars if bar and bar[0].samples)
-    return _ROW_BYTES + len(line.code) + sum(map(len, line.older)) + _CELL_BYTES * sampled
+def _size(line: AlignedLine) -> int:
+    """About how many bytes the row will take."""
+    sampled = sum(1 for cell in line.cells if cell and cell.samples)
+    texts = sum(len(escape((cell.text or "")[:1000])) for cell in line.cells if cell)
+    return _ROW_BYTES + 2 * texts + _CELL_BYTES * sampled

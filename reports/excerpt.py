@@ -18,6 +18,11 @@ class Stretch:
     def __len__(self) -> int:
         return self.stop - self.start
 
+    def pieces(self, longest: int) -> list[Stretch]:
+        """The stretch in pieces of at most `longest` rows."""
+        starts = range(self.start, self.stop, longest)
+        return [Stretch(start, min(start + longest, self.stop), self.folded) for start in starts]
+
 
 def fold(interesting: Sequence[bool], *, context: int = 3, shortest: int = 8) -> list[Stretch]:
     """Stretches covering all rows in order; rows further than `context` from an interesting one are folded.

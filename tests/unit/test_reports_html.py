@@ -205,3 +205,29 @@ def test_branch_inlined_from_elsewhere_says_where() -> None:
     outer = [samples.SourceLocation("berth_park", "drivers/harbour/berth.c", 425)]
     inner = dataclasses.replace(whole, branch=dataclasses.replace(whole.branch, inlined_from=outer))
     assert "inlined into berth_park at drivers/harbour/berth.c:425" in page(inner).text
+
+
+def test_origin_longer_than_a_page_still_shows_the_decision() -> None:
+    """Of an origin of 12,000 lines, all sampled, the lines around branch and error site are shown."""
+    text = "\n".join(f"\tx[{i}] = <{i}>;" for i in range(12_000))
+    long = samples.annotate("berth_park", "drivers/harbour/berth.c", 1, text, dict.fromkeys(range(1, 12_001), 5))
+    whole = samples.named()
+    assert whole.error_site and whole.branch
+    moved = dataclasses.replace(
+        whole,
+        error_site=dataclasses.replace(whole.error_site, line=9001),
+        branch=dataclasses.replace(whole.branch, line=9003),
+        functions=[*whole.functions[:2], long],
+    )
+    markup = html.report_page(moved)
+    text = Page(markup.decode()).text
+    assert len(markup) <= 1_500_000
+    assert "x[9000] = <9000>;" in text and "x[9002] = <9002>;" in text
+
+
+def test_lines_of_many_tokens_stay_within_the_page_limit() -> None:
+    """Source made to blow up under highlighting costs its colours, not the limit."""
+    text = "\n".join(["0 " * 200] * 3000)
+    dense = samples.annotate("dense", "a.c", 1, text, dict.fromkeys(range(1, 3001), 1))
+    markup = html.report_page(dataclasses.replace(samples.named(), functions=[dense, samples.park_function()]))
+    assert len(markup) <= 1_500_000
