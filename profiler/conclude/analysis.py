@@ -56,6 +56,7 @@ _FUNCTIONS_PROFILED = 10
 
 class KernelCode(Code, Protocol):
     def symbol(self, name: str) -> int | None: ...
+    def owner_of(self, address: int) -> tuple[str, int, int] | None: ...
     def histograms(self, addresses: NDArray[np.uint64]) -> Mapping[annotate.Key, annotate.Histogram]: ...
 
 
@@ -183,7 +184,7 @@ def _gather(subject: Subject, data: PerfRecording, rows: NDArray[np.int64], code
     entry = code.symbol(entry_symbol(subject.syscall, subject.kernel.arch))
     if entry is None or code.function_at(entry) is None:
         return calltree.Gathered(calltree.CallNode(0, "", None, None), 0, len(kernel_rows), 0)
-    symbols = calltree.Symbols(code.function_at, code.graph)
+    symbols = calltree.Symbols(code.owner_of, code.graph)
     if all(len(chain) == 1 for chain, _ in chains):
         return calltree.gather_flat({chain[0]: count for chain, count in chains}, entry, symbols)
     return calltree.gather(chains, entry, DISPATCHERS, symbols)
@@ -206,7 +207,7 @@ def _assemble(
         return replace(blank, reason=words.undecided(subject.syscall, subject.errno, []), next_steps=steps)
     decision = verdict.decide(best)
     sources = Sources(source, config)
-    found = walk_source(code, sources.flow, best, (subject.errno, subject.errno_number))
+    found = walk_source(code, sources.flow, best, decision, (subject.errno, subject.errno_number))
     site, branch = _in_source(code, best, decision, found, sources)
     confidence = _confidence(best, decision, found)
     is_named = confidence >= LEAST_CONFIDENCE

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from profiler.conclude import annotate, places
 from profiler.conclude.places import Code
+from profiler.debuginfo.functions import base_name
 from profiler.debuginfo.source_flow import Assignment, FlowEdge, FlowNode, SourceFlow, Value
 from profiler.graph import Block, Call, Edge, EdgeKind, FunctionGraph, Step, StepKind, Test
 from profiler.infer.calltree import CallNode
@@ -28,6 +29,8 @@ from profiler.model import SourceLocation
 # through though they have code; the first is the weaker, since loads are hoisted above their condition.
 _RAN, _DID_NOT = 1.5, -2.5
 _CALL_ON_CHAIN = 6.0
+_LEAST = 1e-9
+_OFF_THE_JUMP = 0.01  # how much less likely a condition is that the machine's deciding jump has no line of
 _SILENT = CallValue(-8.0, 0.0)
 
 InlinePath = tuple[
@@ -47,7 +50,8 @@ class SourceVerdict:
     condition_at: SourceLocation | None
     outcome: bool | None
     inlined_from: tuple[SourceLocation, ...]
-    probability: float
+    probability: float  # among the statements of the source that could be meant
+    agrees: bool = True  # the condition lies on the lines of the machine's deciding jump
 
 
 @dataclass(slots=True)
@@ -64,7 +68,9 @@ class _Instance:
     inlined_at: tuple[SourceLocation, ...]  # the frames outwards
 
 
-def walk_source(code: Code, flow_of: FlowOf, located: Located, errno: tuple[str, int]) -> SourceVerdict | None:
+def walk_source(
+    code: Code, flow_of: FlowOf, located: Located, decision: Decision | None, errno: tuple[str, int]
+) -> SourceVerdict | None:
     """What the source says of a machine-level verdict. None where no source, or no walk in it, explains it.
 
     `errno`: name and number.
@@ -73,10 +79,35 @@ def walk_source(code: Code, flow_of: FlowOf, located: Located, errno: tuple[str,
     root = walker.solve_machine(0)
     if root is None:
         return None
-    found = candidates(root)
-    if not found or found[0].origin.kind not in (OriginKind.CONSTANT, OriginKind.FLAGS):
-        return None
-    return walker.verdict(found[0], decide(found[0]))
+    decided = [
+        walker.verdict(candidate, decide(candidate))
+        for candidate in candidates(root)
+        if candidate.probability > _LEAST and walker.explains(candidate)
+    ]
+    jumped = code.frames(decision.address) if decision is not None else ()
+    return _most_probable([_weighed(verdict, jumped) for verdict in decided])
+
+
+def _weighed(verdict: SourceVerdict, jumped: tuple[SourceLocation, ...]) -> SourceVerdict:
+    """The verdict with its weight lowered where its condition is not on the lines of the machine's deciding jump."""
+    node, at = verdict.condition, verdict.condition_at
+    if node is not None and at is not None:
+        first, last = _lines_of(node)
+        if any((f.function, f.file) == (at.function, at.file) and first <= f.line <= last for f in jumped):
+            return verdict
+    return replace(verdict, probability=verdict.probability * _OFF_THE_JUMP, agrees=False)
+
+
+def _lines_of(node: FlowNode) -> tuple[int, int]:
+    whole = node.whole
+    return (whole.first_line, whole.last_line) if whole is not None else (node.first_line, node.last_line)
+
+
+def _most_probable(verdicts: list[SourceVerdict]) -> SourceVerdict | None:
+    """The weightiest, with its share of the whole as probability."""
+    whole = sum(verdict.probability for verdict in verdicts)
+    best = max(verdicts, key=lambda verdict: verdict.probability, default=None)
+    return replace(best, probability=best.probability / whole) if best is not None else None
 
 
 class _Walker:
@@ -131,13 +162,9 @@ class _Walker:
     def _callees(self, instance: _Instance, nodes: dict[int, FlowNode]) -> Iterable[tuple[int, SolvedCall]]:
         """Calls to functions that are on the chain, or inlined here and ran: (block, solved callee)."""
         line, following = self.calls_at.get((instance.machine, instance.path), (0, 0))
+        calling = _calling_node(nodes, line, self.located.calls[following].node.name) if following else None
         for node in nodes.values():
-            callee: SolvedCall | None = None
-            if following and node.first_line <= line <= node.last_line and _may_call(node):
-                callee = self.solve_machine(following)
-                following = 0 if callee is not None else following
-            if callee is None:
-                callee = self._inlined_callee(instance, node)
+            callee = self.solve_machine(following) if node is calling else self._inlined_callee(instance, node)
             if callee is not None:
                 yield _block_id(node.index), callee
 
@@ -168,6 +195,11 @@ class _Walker:
                 weights[block] += _CALL_ON_CHAIN
         return Weights(weights, weights)
 
+    def explains(self, candidate: Located) -> bool:
+        """Whether the errno comes, in the source too, from the function that the machine's verdict names."""
+        constant = candidate.origin.kind in (OriginKind.CONSTANT, OriginKind.FLAGS)
+        return constant and self.solved[id(candidate.calls[-1])][0].machine == len(self.instances) - 1
+
     def verdict(self, found: Located, decision: Decision | None) -> SourceVerdict:
         instance, nodes = self.solved[id(found.calls[-1])]
         site_node = nodes[_node_id(found.origin.address)]
@@ -182,8 +214,21 @@ class _Walker:
         return SourceVerdict(site, node, place, taken, at.inlined_at, probability)
 
 
-def _may_call(node: FlowNode) -> bool:
-    return "(" in node.text
+def _calling_node(nodes: dict[int, FlowNode], line: int, callee: str) -> FlowNode | None:
+    """The statement that calls `callee` on or near `line`: by the name called (of a member, its end), else by line.
+
+    The line alone does not do: an indirect call may bear the line of the condition before it.
+    """
+    name = base_name(callee)
+    calling = [node for node in nodes.values() if node.calls]
+
+    def rank(node: FlowNode) -> tuple[bool, bool, int]:
+        named = name in node.calls
+        ends_so = any(name.endswith(called) for called in node.calls)
+        distance = max(node.first_line - line, line - node.last_line, 0)
+        return (not named, not (ends_so or distance == 0), distance)
+
+    return min(calling, key=rank, default=None)
 
 
 def _path(frames: tuple[SourceLocation, ...]) -> InlinePath:
@@ -238,13 +283,19 @@ def _graph(
         steps = tuple(_steps(node, start, errno, called=called))
         last = Block(start, start + 1, 1, start, steps, edges, returns=node.kind in ("return", "exit"))
         if called:
-            target = next((a.target for a in node.assigns if a.value.calls), RETURN_PLACE)
-            call = Call(start, None, tail=False, results=(target,))
+            call = Call(start, None, tail=False, results=(_result_place(node),))
             behind = replace(last, start=start + 1, end=start + 2, last=start)
             blocks[start + 1] = behind
             last = replace(last, steps=(), edges=(Edge(start + 1, EdgeKind.AFTER_CALL),), call=call, returns=False)
         blocks[start] = last
     return FunctionGraph(function, _block_id(flow.entry), blocks)
+
+
+def _result_place(node: FlowNode) -> str:
+    """The variable that takes what a call in the node returns, or the return value itself."""
+    if node.returned is not None and node.returned.calls:
+        return RETURN_PLACE
+    return next((a.target for a in node.assigns if a.operator == "=" and a.value.calls), "")
 
 
 def _edges(node: FlowNode, out: list[FlowEdge]) -> Iterable[Edge]:

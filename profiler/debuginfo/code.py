@@ -35,6 +35,7 @@ class KernelCode:
         self._running, self._start = running_text, start
         self._symbols: dict[int, tuple[str, int, int] | None] = {}
         self._graphs: dict[int, FunctionGraph] = {}
+        self._owners: dict[int, tuple[str, int, int]] = {}  # by the start of a split-off part
         keys = (
             {} if running_text is not None else {entry.address: entry.target for entry in vmlinux.jump_table().values()}
         )
@@ -52,6 +53,23 @@ class KernelCode:
             found = self.vmlinux.function_at(address)
             self._symbols[address] = (found.name, found.start, found.end) if found else None
         return self._symbols[address]
+
+    def owner_of(self, address: int) -> tuple[str, int, int] | None:
+        """As function_at, but for an address in a part that was split off (NAME.cold) the function it belongs to."""
+        found = self.function_at(address)
+        if found is None or ".cold" not in found[0]:
+            return found
+        if found[1] not in self._owners:
+            self._owners[found[1]] = self._find_owner(*found)
+        return self._owners[found[1]]
+
+    def _find_owner(self, name: str, start: int, end: int) -> tuple[str, int, int]:
+        owners = self.vmlinux.functions_named(name.partition(".cold")[0])
+        if len(owners) > 1:  # static functions of one name: the graph of the right one leads into the part
+            owners = [
+                owner for owner in owners if any(start <= block < end for block in self.graph(owner.start).blocks)
+            ]
+        return (owners[0].name, owners[0].start, owners[0].end) if owners else (name, start, end)
 
     def graph(self, entry: int) -> FunctionGraph:
         """Raises LookupError where no function is."""

@@ -160,6 +160,9 @@ def _immediate(instruction: Instruction, index: int) -> int | None:
 
 def steps_of(instruction: Instruction, frame: Frame) -> Iterator[Step]:
     """What one instruction, not a call, does to places; `frame` is as it stands before it."""
+    if instruction.mnemonic == Mnemonic.LEA and (steps := _lea_steps(instruction)):
+        yield from steps
+        return
     yielded = _known_step(instruction, frame)
     if yielded is not None:
         yield yielded
@@ -200,8 +203,6 @@ def _known_step(instruction: Instruction, frame: Frame) -> Step | None:
         return Step(at, place, StepKind.CONST, value=0) if same else None
     if mnemonic in (Mnemonic.NEG, Mnemonic.NOT):
         return Step(at, place, StepKind.OPERATE, operator="neg" if mnemonic == Mnemonic.NEG else "not")
-    if mnemonic == Mnemonic.LEA:
-        return _lea_step(instruction, place)
     if instruction.condition_code != ConditionCode.NONE:
         return _conditional_step(instruction, frame, place)
     if mnemonic in _OPERATORS and instruction.op_count == 2:
@@ -237,12 +238,20 @@ def _move_step(instruction: Instruction, frame: Frame, place: str) -> Step:
     return Step(at, place, kind)
 
 
-def _lea_step(instruction: Instruction, place: str) -> Step | None:
-    """`lea r, [r2 + n]` with r2 == r is an addition that leaves the flags alone."""
-    if instruction.memory_index == Register.NONE and place_of_register(instruction.memory_base) == place:
-        value = signed(instruction.memory_displacement, 64)
-        return Step(instruction.ip, place, StepKind.OPERATE, operator="add", value=value)
-    return None
+def _lea_steps(instruction: Instruction) -> list[Step]:
+    """`lea` as arithmetic on one register: `[r + n]`, `[r*4 + n]`, and `[r + r*4 + n]`, as in -22 + 5*flag."""
+    base = place_of_register(instruction.memory_base)
+    index = place_of_register(instruction.memory_index)
+    if (base and index and base != index) or not (base or index) or "rsp" in (base, index) or "rip" in (base, index):
+        return []
+    factor = (instruction.memory_index_scale if index else 0) + (1 if base else 0)
+    place, at = place_of_register(instruction.op0_register), instruction.ip
+    added = signed(instruction.memory_displacement, 64)
+    return [
+        Step(at, place, StepKind.COPY, source=base or index),
+        Step(at, place, StepKind.OPERATE, operator="mul", value=factor),
+        Step(at, place, StepKind.OPERATE, operator="add", value=added),
+    ]
 
 
 def _conditional_step(instruction: Instruction, frame: Frame, place: str) -> Step | None:

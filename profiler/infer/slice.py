@@ -235,6 +235,7 @@ _OPERATIONS: dict[str, Callable[[int, int], int]] = {
     "xor": lambda a, b: a ^ b,
     "add": lambda a, b: a + b,
     "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
     "shl": lambda a, b: a << (b & 63),
     "shr": lambda a, b: a >> (b & 63),
     "sar": lambda a, b: (a - (1 << 64) if a >> 63 else a) >> (b & 63),

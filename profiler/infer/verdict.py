@@ -228,7 +228,7 @@ def _jump_choice(call: SolvedCall, origin: Origin, walk: list[Node], index: int)
         if edge.kind in (EdgeKind.FAULT, EdgeKind.TRAP, EdgeKind.KEY):
             continue
         for state in states:
-            if call.walks.slicer.allows(edge, state) and _leads_elsewhere(call, origin, blocks, state):
+            if not call.walks.slicer.allows(edge, state) or _leads_elsewhere(call, origin, blocks, state):
                 return _decision(call, origin, walk, index, taken.kind == EdgeKind.TAKEN, "jump")
     if block.call is not None and block.call.tail:  # a conditional tail call that was not made
         return _decision(call, origin, walk, index, False, "jump")

@@ -5,15 +5,16 @@ state at its start). Every walk from entry to exit is then a path of the product
 it has at the entry what it returns and where that came from. Sums over all paths (forward-backward, in
 log-odds) give the probability of each origin and each branch; the maximum gives the likeliest walk.
 
-Loops: the product has two layers; an edge that closes a loop leads from the first visit to the second,
-and is left out there. So a walk may take a loop's body and come back to its head once.
+Loops: inside a loop (a strongly connected component) the product has two layers; an edge that closes it
+leads from the first visit to the second, and is left out there. So a walk may take a loop's body and come
+back to its head once. Evidence for a block counts on the first visit, evidence against it on both.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from profiler.graph import Block, Edge, EdgeKind, FunctionGraph
 from profiler.infer.slice import OTHER, Held, Origin, OriginKind, Slicer, State
@@ -71,21 +72,17 @@ class Walks:
         return walk
 
     def edge_probability(self, origin: Origin, walk: list[Node], index: int) -> float:
-        """Probability that a walk from `origin` leaves the block of `walk[index]` by the edge that `walk` takes,
-        given that it comes through that block at all (in any state and visit)."""
-        prefix = self._prefix(origin)
+        """Probability that a walk from `origin` goes from the block of `walk[index]` to the next one of `walk`, on
+        any visit."""
         start, following = walk[index][0][0], walk[index + 1][0][0]
-        through: list[float] = []
-        by_edge: list[float] = []
-        for node, before in prefix.items():
-            if node[0][0] != start:
-                continue
-            for arc in self.arcs[node]:
-                weight = before + arc.weight + (self.suffix[arc.node] if arc.edge is not None else 0.0)
-                through.append(weight)
-                if arc.edge is not None and arc.node[0][0] == following:
-                    by_edge.append(weight)
-        return math.exp(log_sum(by_edge) - log_sum(through)) if by_edge else 0.0
+        by_edge = [
+            before + arc.weight + self.suffix[arc.node]
+            for node, before in self._prefix(origin).items()
+            if node[0][0] == start
+            for arc in self.arcs[node]
+            if arc.edge is not None and arc.node[0][0] == following
+        ]
+        return min(1.0, math.exp(log_sum(by_edge) - self.suffix[self.entry, origin])) if by_edge else 0.0
 
     def block_probability(self, origin: Origin, start: int) -> float:
         """Probability that a walk from `origin` comes through a block."""
@@ -119,15 +116,15 @@ class Walks:
 
 def solve(graph: FunctionGraph, slicer: Slicer, weights: Weights) -> Walks:
     """Weighs every walk through `graph`. Cost: blocks x states x edges."""
-    back = _back_edges(graph)
+    back, loops = _back_edges(graph), _components(graph)
     arcs: dict[Node, list[_Arc]] = {}
     suffix: dict[Node, float] = {}
     best: dict[Node, float] = {}
     states_at: dict[Position, list[State]] = {}
-    for position in _exits_first(graph, back):
+    for position in _exits_first(graph, back, loops):
         incoming: dict[State, list[_Arc]] = {}
         block = graph.blocks[position[0]]
-        for state, arc in _arcs(graph, slicer, weights, block, position, back, states_at):
+        for state, arc in _arcs(graph, slicer, weights, block, position, back, loops, states_at):
             incoming.setdefault(state, []).append(arc)
         for state, out in incoming.items():
             node = (position, state)
@@ -147,6 +144,7 @@ def _arcs(
     block: Block,
     position: Position,
     back: set[tuple[int, int]],
+    loops: dict[int, int],
     states_at: dict[Position, list[State]],
 ) -> list[tuple[State, _Arc]]:
     """(state at the block's start, arc) for each way on from a block; an arc's weight holds the next block's."""
@@ -157,15 +155,16 @@ def _arcs(
         closes = (block.start, edge.target) in back
         if closes and position[1]:
             continue
-        target = (edge.target, 1 if closes else position[1])
+        target = _position(loops, position, edge.target, closes=closes)
         reach = weights.fallen_into if edge.kind == EdgeKind.FALL else weights.reached
-        weight = reach[edge.target] + _EDGE_PRIORS.get(edge.kind, 0.0) + (_LOOP_PRIOR if closes else 0.0)
+        evidence = min(0.0, reach[edge.target]) if target[1] else reach[edge.target]
+        weight = evidence + _EDGE_PRIORS.get(edge.kind, 0.0) + (_LOOP_PRIOR if closes else 0.0)
         for behind in states_at.get(target, []):
+            arc = _Arc((target, behind), edge, weight)
             if slicer.allows(edge, behind):
-                found += [
-                    (state, _Arc((target, behind), edge, weight + factor))
-                    for state, factor in slicer.through(block, behind)
-                ]
+                found += [(s, replace(arc, weight=weight + factor)) for s, factor in slicer.through(block, behind)]
+            else:
+                found.append((OTHER, arc))  # the edge can be taken, but not with the errno
     return found
 
 
@@ -214,12 +213,12 @@ def _back_edges(graph: FunctionGraph) -> set[tuple[int, int]]:
     return back
 
 
-def _exits_first(graph: FunctionGraph, back: set[tuple[int, int]]) -> list[Position]:
+def _exits_first(graph: FunctionGraph, back: set[tuple[int, int]], loops: dict[int, int]) -> list[Position]:
     """Positions so ordered that every arc leads to an earlier one."""
     order: list[Position] = []
     start: Position = (graph.entry, 0)
     seen: set[Position] = {start}
-    following = _successors(graph, back)
+    following = _successors(graph, back, loops)
     stack = [(start, iter(following(start)))]
     while stack:
         position, targets = stack[-1]
@@ -234,15 +233,61 @@ def _exits_first(graph: FunctionGraph, back: set[tuple[int, int]]) -> list[Posit
     return order
 
 
-def _successors(graph: FunctionGraph, back: set[tuple[int, int]]) -> Callable[[Position], list[Position]]:
+def _position(loops: dict[int, int], position: Position, target: int, *, closes: bool) -> Position:
+    """Where an edge from `position` leads: leaving a loop, what comes next is on its first visit."""
+    if loops[target] != loops[position[0]]:
+        return target, 0
+    return target, 1 if closes else position[1]
+
+
+def _components(graph: FunctionGraph) -> dict[int, int]:
+    """The strongly connected component of each reachable block, by number (Tarjan, SIAM J. Comput. 1 (1972) 146)."""
+    index: dict[int, int] = {}
+    low: dict[int, int] = {}
+    component: dict[int, int] = {}
+    open_blocks: list[int] = []
+    work: list[tuple[int, int]] = [(graph.entry, 0)]
+    while work:
+        start, position = work.pop()
+        if position == 0:
+            index[start] = low[start] = len(index)
+            open_blocks.append(start)
+        edges = graph.blocks[start].edges
+        for place in range(position, len(edges)):
+            target = edges[place].target
+            if target not in index:
+                work += [(start, place + 1), (target, 0)]
+                break
+            if target not in component:
+                low[start] = min(low[start], index[target])
+        else:
+            _close_component(start, index, low, component, open_blocks)
+            if work:
+                low[work[-1][0]] = min(low[work[-1][0]], low[start])
+    return component
+
+
+def _close_component(
+    start: int, index: dict[int, int], low: dict[int, int], component: dict[int, int], open_blocks: list[int]
+) -> None:
+    if low[start] == index[start]:
+        while open_blocks:
+            member = open_blocks.pop()
+            component[member] = index[start]
+            if member == start:
+                break
+
+
+def _successors(
+    graph: FunctionGraph, back: set[tuple[int, int]], loops: dict[int, int]
+) -> Callable[[Position], list[Position]]:
     def following(position: Position) -> list[Position]:
         start, visit = position
         targets: list[Position] = []
         for edge in graph.blocks[start].edges:
-            if (start, edge.target) not in back:
-                targets.append((edge.target, visit))
-            elif visit == 0:
-                targets.append((edge.target, 1))
+            closes = (start, edge.target) in back
+            if not (closes and visit):
+                targets.append(_position(loops, position, edge.target, closes=closes))
         return targets
 
     return following
