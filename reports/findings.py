@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from profiler.model import Analysis, AnnotatedFunction, AnnotatedLine, Branch, Conclusion, ErrorSite
+from profiler.model import (
+    Analysis,
+    AnnotatedFunction,
+    AnnotatedLine,
+    Branch,
+    Conclusion,
+    ErrorSite,
+    SampleCounts,
+    SourceLocation,
+)
 from reports.visible import count, counted, percent, place, prose, visible
 
 LOST_IS_SEVERE = 0.05  # above this share of lost samples no versions are compared
@@ -86,7 +95,14 @@ def notices(analysis: Analysis) -> list[Notice]:
             Notice(False, "Recorded under emulation: samples land on the first instruction of a translation block.")
         )
     warnings = [*analysis.warnings, *(analysis.manifest.warnings if analysis.manifest else [])]
-    return found + [Notice(False, prose(text)) for text in dict.fromkeys(warnings)]
+    return found + [Notice(False, prose(text)) for text in dict.fromkeys(warnings) if not _is_count(text, counts)]
+
+
+def _is_count(warning: str, counts: SampleCounts) -> bool:
+    """Whether a warning only repeats what the counts of lost and throttled samples have said already."""
+    return (counts.lost > 0 and "samples were lost" in warning) or (
+        counts.throttled > 0 and "throttled sampling" in warning
+    )
 
 
 def origin_index(analysis: Analysis) -> int | None:
@@ -122,7 +138,13 @@ def _is_at(wanted: ErrorSite | Branch | None, function: AnnotatedFunction, line:
 def _inlined_at(branch: Branch | None, function: AnnotatedFunction, line: AnnotatedLine) -> bool:
     """Whether the branch's code was inlined into this line."""
     here = (function.function, function.file, line.line)
-    return branch is not None and any((o.function, o.file, o.line) == here for o in branch.inlined_from)
+    return branch is not None and any((o.function, o.file, o.line) == here for o in outer_places(branch))
+
+
+def outer_places(branch: Branch) -> list[SourceLocation]:
+    """What the branch's code was inlined into, outwards. A function that the compiler split (.part) is inlined into
+    itself, which says nothing."""
+    return [outer for outer in branch.inlined_from if outer.function != branch.function]
 
 
 def has_source(function: AnnotatedFunction) -> bool:

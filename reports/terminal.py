@@ -78,7 +78,9 @@ def _branch(branch: Branch) -> list[Piece]:
 
 
 def _branch_place(branch: Branch) -> list[Piece]:
-    outer = "".join(f", inlined into {visible(o.function)} at {place(o.file, o.line)}" for o in branch.inlined_from)
+    outer = "".join(
+        f", inlined into {visible(o.function)} at {place(o.file, o.line)}" for o in findings.outer_places(branch)
+    )
     return [place(branch.file, branch.line), (f" in {visible(branch.function)}{outer}", "dim")]
 
 

@@ -202,9 +202,9 @@ def test_branch_inlined_from_elsewhere_says_where() -> None:
     """A branch in inlined code names the functions that it was inlined into."""
     whole = samples.named()
     assert whole.branch is not None
-    outer = [samples.SourceLocation("berth_park", "drivers/harbour/berth.c", 425)]
+    outer = [samples.SourceLocation("__sys_moor", "drivers/harbour/moor.c", 182)]
     inner = dataclasses.replace(whole, branch=dataclasses.replace(whole.branch, inlined_from=outer))
-    assert "inlined into berth_park at drivers/harbour/berth.c:425" in page(inner).text
+    assert "inlined into __sys_moor at drivers/harbour/moor.c:182" in page(inner).text
 
 
 def test_origin_longer_than_a_page_still_shows_the_decision() -> None:
@@ -231,3 +231,21 @@ def test_lines_of_many_tokens_stay_within_the_page_limit() -> None:
     dense = samples.annotate("dense", "a.c", 1, text, dict.fromkeys(range(1, 3001), 1))
     markup = html.report_page(dataclasses.replace(samples.named(), functions=[dense, samples.park_function()]))
     assert len(markup) <= 1_500_000
+
+
+def test_function_inlined_into_itself_is_one_branch() -> None:
+    """A function that the compiler split in two has its branch marked once, and is not said to be in itself."""
+    whole = samples.named()
+    assert whole.branch is not None
+    outer = [samples.SourceLocation("berth_park", "drivers/harbour/berth.c", 412)]
+    split = dataclasses.replace(whole, branch=dataclasses.replace(whole.branch, inlined_from=outer))
+    assert "inlined into" not in page(split).text.split("From the system call")[0]
+    assert findings.marks_of(split, split.functions[-1], split.functions[-1].lines[0]) == ()
+
+
+def test_lost_samples_are_told_once() -> None:
+    """A warning that repeats the count of lost or throttled samples is not shown beside it."""
+    whole = samples.inconclusive()
+    told = dataclasses.replace(whole, warnings=["212 samples were lost (21.0%)", "the guest was slow"])
+    assert [notice.text for notice in findings.notices(told)][-1] == "the guest was slow"
+    assert sum("lost" in notice.text for notice in findings.notices(told)) == 1
