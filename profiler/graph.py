@@ -88,6 +88,7 @@ class Block:
     call: Call | None = None
     returns: bool = False
     interrupts_off: bool = False
+    addresses_taken: frozenset[str] = frozenset()  # stack slots whose address is computed here
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,7 @@ class _Builder:
             frame.advance(instruction)
             off = self._interrupts(instruction, off)
             if self._ends_block(instruction):
-                return [(edge.target, frame.copy(), off) for edge in self._edges(instruction, None)]
+                return [(edge.target, frame.copy(), off) for edge in self._edges(instruction)]
             address = instruction.next_ip
             if address in self.frames:
                 return []
@@ -170,11 +170,11 @@ class _Builder:
         """Jumps back from a cold part land in the middle of the function they left."""
         return start in self.code
 
-    def _edges(self, instruction: Instruction, compare: Instruction | None) -> list[Edge]:
+    def _edges(self, instruction: Instruction, compare: Instruction | None = None, tested: str = "") -> list[Edge]:
         flow, following = instruction.flow_control, instruction.next_ip
         edges: list[Edge] = []
         if flow == FlowControl.CONDITIONAL_BRANCH:
-            taken, other = x86.tests_of(compare, instruction)
+            taken, other = x86.tests_of(compare, tested, instruction)
             if self._inside(instruction.near_branch_target):
                 edges.append(Edge(instruction.near_branch_target, EdgeKind.TAKEN, taken))
             edges.append(Edge(following, EdgeKind.NOT_TAKEN, other))
@@ -199,19 +199,21 @@ class _Builder:
         frame = frame.copy()
         steps: list[Step] = []
         compare: Instruction | None = None
+        tested: str = ""
+        addresses: set[str] = set()
         address, count, started_off = leader, 0, off
         while True:
             instruction = self.instructions[address]
             count += 1
             if self._ends_block(instruction):
-                edges = self._edges(instruction, compare)
+                edges = self._edges(instruction, compare, tested)
                 break
             steps += x86.steps_of(instruction, frame)
             if slot := x86.taken_address(instruction, frame):
-                self.escaped.add(slot)
+                addresses.add(slot)
             frame.advance(instruction)
             if x86.is_compare(instruction):
-                compare = instruction
+                compare, tested = instruction, x86.tested_place(instruction, frame)
             elif x86.sets_flags(instruction):
                 compare = None
             address = instruction.next_ip
@@ -220,6 +222,7 @@ class _Builder:
                 break
         if instruction.flow_control == FlowControl.NEXT and self._ends_block(instruction):
             steps += x86.steps_of(instruction, frame)
+        self.escaped |= addresses
         return Block(
             start=leader,
             end=instruction.next_ip,
@@ -230,6 +233,7 @@ class _Builder:
             call=self._call(instruction),
             returns=self._returns(instruction),
             interrupts_off=started_off,
+            addresses_taken=frozenset(addresses),
         )
 
     def _returns(self, instruction: Instruction) -> bool:

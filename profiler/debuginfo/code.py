@@ -78,7 +78,14 @@ class KernelCode:
         return self._graphs[entry]
 
     def frames(self, address: int) -> Frames:
-        return self.lines.frames(address)
+        """The inline chain at an address, innermost first; of a function that a split part of itself was inlined
+        into (GCC's partial inlining), once."""
+        frames = self.lines.frames(address)
+        return tuple(
+            frame
+            for depth, frame in enumerate(frames)
+            if not depth or (frames[depth - 1].function, frames[depth - 1].file) != (frame.function, frame.file)
+        )
 
     def symbol(self, name: str) -> int | None:
         return self.vmlinux.find_symbol(name)

@@ -270,18 +270,26 @@ def taken_address(instruction: Instruction, frame: Frame) -> str:
     return frame.slot(instruction)
 
 
-def tests_of(compare: Instruction | None, jump: Instruction) -> tuple[Test | None, Test | None]:
-    """What the jump being taken, and not being taken, says of a place: (taken, not taken)."""
-    if compare is None or compare.op0_kind != OpKind.REGISTER or _operand_bits(compare, 0) < 32:
+def tested_place(compare: Instruction, frame: Frame) -> str:
+    """The place that a `cmp` or `test` looks at; "" where it is not followed."""
+    return _operand_place(compare, 0, frame)
+
+
+def tests_of(compare: Instruction | None, place: str, jump: Instruction) -> tuple[Test | None, Test | None]:
+    """What the jump being taken, and not being taken, says of `place`: (taken, not taken).
+
+    Of a comparison narrower than 32 bits (a bool) only being equal to zero is told.
+    """
+    if compare is None or not place:
         return None, None
-    place = place_of_register(compare.op0_register)
+    narrow = _operand_bits(compare, 0) < 32
     if compare.mnemonic == Mnemonic.TEST:
         if compare.op1_kind != OpKind.REGISTER or compare.op1_register != compare.op0_register:
             return None, None
         value: int | None = 0
     else:
         value = _immediate(compare, 1)
-    if value is None:
+    if value is None or (narrow and (value or jump.condition_code not in (ConditionCode.E, ConditionCode.NE))):
         return None, None
     return _relation(jump.condition_code, place, value, compare.mnemonic == Mnemonic.TEST)
 

@@ -8,6 +8,7 @@ with the place and applied when a constant is found, so that `sbb; and`, `neg`, 
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -56,6 +57,7 @@ class Priors:
     """Log-probabilities that a value of unseen origin is just the errno sought."""
 
     memory: float = -3.0
+    escaped: float = math.log(0.5)  # a variable whose address callees have: written by the last one, or not
     unknown: float = -4.0
     argument: float = -4.0
 
@@ -94,9 +96,9 @@ class Slicer:
             if state.place in block.call.clobbers:
                 return self._unseen(OriginKind.UNKNOWN, block.call.address, self.priors.unknown)
             if state.place in self.graph.escaped:
-                # The callee may have written it, through the address it was given; or an earlier one, or none.
-                written = self._unseen(OriginKind.MEMORY, block.call.address, self.priors.memory - 1)
-                return [(s, w - 0.7) for s, w in self._through_steps(block, state)] + written
+                # The callee may have written it through an address it was given, or have left it alone.
+                written = self._unseen(OriginKind.MEMORY, block.call.address, self.priors.escaped)
+                return [(s, w + self.priors.escaped) for s, w in self._through_steps(block, state)] + written
         return list(self._through_steps(block, state))
 
     def _from_call(self, block: Block, state: Held) -> list[tuple[State, float]]:
@@ -171,6 +173,28 @@ class Slicer:
         for block in reversed(blocks):
             states = {found for state in states for found, _ in self.through(block, state)}
         return {Origin(OriginKind.ARGUMENT, blocks[0].start) if isinstance(s, Held) else s for s in states}
+
+    def constant_of(self, blocks: list[Block], place: str) -> int | None:
+        """The constant that `place` holds behind the steps of the last of `blocks`; None where it is not known to."""
+        held = Held(place)
+        for index in range(len(blocks) - 1, -1, -1):
+            block = blocks[index]
+            if index < len(blocks) - 1 and block.call is not None and not block.call.tail:
+                given_away = any(held.place in earlier.addresses_taken for earlier in blocks[: index + 1])
+                if given_away or held.place in (*block.call.results, *block.call.clobbers):
+                    return None
+            for step in reversed(block.steps):
+                if step.place != held.place:
+                    continue
+                if step.kind == StepKind.CONST:
+                    return signed32(apply(held.pending, step.value))
+                if step.kind == StepKind.COPY:
+                    held = replace(held, place=step.source)
+                elif step.kind == StepKind.OPERATE and len(held.pending) < _MOST_PENDING:
+                    held = replace(held, pending=((step.operator, step.value), *held.pending))
+                else:
+                    return None
+        return None
 
     def values_of(self, blocks: list[Block], place: str) -> set[State]:
         """Where `place` got its value, behind the last of `blocks`; a call that ends that block aside."""

@@ -241,13 +241,14 @@ def _leads_elsewhere(call: SolvedCall, origin: Origin, blocks: list[Block], stat
 
 
 def _is_forced(call: SolvedCall, origin: Origin, walk: list[Node], index: int) -> bool:
-    """Whether the jump tests the very value that is returned: then it went with the errno, and decided nothing."""
+    """Whether the jump could not go the other way: it tests the very value that is returned, or a known constant."""
     block = call.graph.blocks[walk[index][0][0]]
     tests = [edge.test for edge in block.edges if edge.test is not None]
     if not tests:
         return False
     blocks = [call.graph.blocks[node[0][0]] for node in walk[: index + 1]]
-    return call.walks.slicer.values_of(blocks, tests[0].place) == {origin}
+    slicer, place = call.walks.slicer, tests[0].place
+    return slicer.values_of(blocks, place) == {origin} or slicer.constant_of(blocks, place) is not None
 
 
 def _branchless_choice(call: SolvedCall, origin: Origin, walk: list[Node], index: int) -> Decision | None:
