@@ -180,8 +180,12 @@ class _Reading:
         """COMM: pid, tid, name. FORK: pid, parent's pid, tid, parent's tid, time."""
         if record_type == fmt.COMM:
             (tid,) = struct.unpack_from("<i", record, 12)
-            name_end = len(record) - self._trailer(record)
-            self._timeline.named(self._time(record) if self._timed else place, tid, text(record[16:name_end]))
+            from_end, trailer = self._trailer(record)
+            if len(record) < 16 + trailer:
+                raise ValueError(f"{len(record)} bytes are too few for a name")
+            if self._timed and from_end:
+                (place,) = struct.unpack_from("<Q", record, len(record) - from_end)
+            self._timeline.named(place, tid, text(record[16 : len(record) - trailer]))
             return
         pid, parent_pid, tid, parent_tid, time = struct.unpack_from("<4iQ", record, 8)
         self._timeline.forked(time if self._timed else place, pid, parent_pid, tid, parent_tid)
@@ -235,26 +239,16 @@ class _Reading:
     def _set_attrs(self, attrs: list[Attr]) -> None:
         self._attrs = attrs
         self._events = Events(attrs)
-        self._timed = all(attr.time_from_end() is not None for attr in attrs)
+        self._trailers = [(attr.time_from_end(), attr.trailer_size()) for attr in attrs]
+        self._timed = all(from_end is not None for from_end, _ in self._trailers)
         self._alike = len({attr.sample_type for attr in attrs}) == 1
 
-    def _attr_of(self, record: bytes) -> Attr | None:
-        """The event a record belongs to, where that matters; perf then puts its id last."""
-        if not self._attrs or self._alike:
-            return self._attrs[0] if self._attrs else None
-        (number,) = struct.unpack_from("<Q", record, len(record) - 8)
-        return next((attr for attr in self._attrs if number in attr.ids), self._attrs[0])
-
-    def _time(self, record: bytes) -> int:
-        attr = self._attr_of(record)
-        from_end = attr.time_from_end() if attr else None
-        if from_end is None or from_end > len(record) - fmt.RECORD_HEADER_SIZE:
-            raise ValueError(f"{len(record)} bytes are too few for its time")
-        return int(struct.unpack_from("<Q", record, len(record) - from_end)[0])
-
-    def _trailer(self, record: bytes) -> int:
-        attr = self._attr_of(record)
-        return attr.trailer_size() if attr else 0
+    def _trailer(self, record: bytes) -> tuple[int | None, int]:
+        """How far before a record's end its time lies, and how long its who, when and where is."""
+        if self._alike or not self._attrs:
+            return self._trailers[0] if self._attrs else (None, 0)
+        (number,) = struct.unpack_from("<Q", record, len(record) - 8)  # of unlike events perf puts the id last
+        return next((self._trailers[i] for i, attr in enumerate(self._attrs) if number in attr.ids), self._trailers[0])
 
     def finish(self) -> PerfRecording:
         if not self._attrs:

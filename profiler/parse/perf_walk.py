@@ -27,8 +27,8 @@ from profiler.parse import perf_format as fmt
 # A run's records are decoded while still in the CPU's cache: 4,096 of 56 bytes are 224 KiB.
 _RUN_RECORDS = 4096
 _SHORTEST_RUN = 64
-_LONG_RUN = 1024
-_FIRST_BLOCK = 256  # bytes; doubles as long as blocks go well
+_LONG_RUN = 2048
+_FIRST_BLOCK = 4096  # bytes; doubles as long as blocks go well
 _LARGEST_BLOCK = 1 << 19
 
 _TYPE_AND_SIZE = 0xFFFF_0000_FFFF_FFFF
