@@ -23,7 +23,7 @@ Examples:
 """
     + EXIT_STATUS
 )
-@click.argument("data", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--vmlinux", type=click.Path(exists=True, path_type=Path), help="The kernel recorded, with debug information."
 )
@@ -51,7 +51,7 @@ def command(
     report: bool,
     as_json: bool,
 ) -> int:
-    """Make a run of DATA: a perf.data file, or the text of `perf script` or `perf annotate --stdio`.
+    """Make a run of DATA: a perf.data file or directory, or the text of `perf script` or `perf annotate --stdio`.
 
     Record with `perf record -a -g` while the call fails in a loop. Without --syscall and --errno there is a profile
     per source line, and no verdict.
