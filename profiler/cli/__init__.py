@@ -16,6 +16,7 @@ from profiler.cli.root import Settings, root
 from profiler.errors import ProfilerError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+LONGEST_MESSAGE = 600
 TERMINATED = 143  # 128 + SIGTERM
 
 
@@ -86,6 +87,8 @@ def _say(message: str, *, hint: str = "") -> None:
 def _one_line(text: str) -> str:
     """`text` without what could move a terminal's cursor: names in it may come from somebody's recording."""
     joined = " ".join(text.split())
+    if len(joined) > LONGEST_MESSAGE:
+        joined = joined[:LONGEST_MESSAGE] + " ..."
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in joined)
 
 

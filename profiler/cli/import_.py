@@ -11,6 +11,7 @@ from profiler.cli.output import json_option
 from profiler.cli.progress import show_progress
 from profiler.cli.root import EXIT_STATUS, Settings, common_options
 from profiler.cli.verdict import conclude
+from profiler.errors import InputError, UsageError
 
 
 @click.command(
@@ -56,6 +57,7 @@ def command(
     Record with `perf record -a -g` while the call fails in a loop. Without --syscall and --errno there is a profile
     per source line, and no verdict.
     """
+    check_directory(data, output)
     from profiler import importing
 
     with show_progress(quiet=settings.quiet) as progress:
@@ -70,3 +72,13 @@ def command(
             progress=progress,
         )
     return conclude(analysis, output, as_json=as_json, report=report)
+
+
+def check_directory(data: Path, output: Path) -> None:
+    """Refuse a directory that perf did not make, and an output inside of what is to be copied into it."""
+    if not data.is_dir():
+        return
+    if not (data / "data").is_file():
+        raise InputError(f"{data} is a directory, and none of perf's", hint="perf's has a file `data` in it")
+    if output.resolve().is_relative_to(data.resolve()):
+        raise UsageError(f"{output} lies inside {data}", hint="choose another -o")

@@ -214,6 +214,23 @@ def test_a_conclusion_decides_the_exit_code_and_json_holds_it(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_messages_are_not_endless(capsys: pytest.CaptureFixture[str]) -> None:
+    """An error that quotes a whole file is cut."""
+    exit_code_of(raising(InputError("x" * 100_000)), Settings())
+    assert len(capsys.readouterr().err) < 700
+
+
+def test_a_directory_is_imported_only_if_perf_made_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither somebody's home directory nor an output inside the data is copied."""
+    (tmp_path / "home").mkdir()
+    assert main(["import", str(tmp_path / "home"), "-o", str(tmp_path / "out")]) == 1
+    assert "none of perf's" in capsys.readouterr().err
+    (tmp_path / "home/data").touch()
+    assert main(["import", str(tmp_path / "home"), "-o", str(tmp_path / "home/out")]) == 2
+    assert "lies inside" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == ["home", "data"]
+
+
 def saved_run(directory: Path, **changes: object) -> Path:
     analysis = dataclasses.replace(sample_analysis.named(), **changes)  # type: ignore[arg-type]
     assert analysis.manifest is not None
