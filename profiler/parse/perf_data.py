@@ -21,8 +21,9 @@ from profiler.parse import perf_compressed
 from profiler.parse import perf_format as fmt
 from profiler.parse.faults import Faults
 from profiler.parse.perf_attr import Attr, decode_attr_record
+from profiler.parse.perf_events import Events
 from profiler.parse.perf_header import Facts, FileHeader, apply_feature, name_events, note_build_id, read_header, text
-from profiler.parse.perf_samples import Events, SampleColumns
+from profiler.parse.perf_samples import SampleColumns
 from profiler.parse.perf_tasks import Timeline
 from profiler.parse.perf_walk import Batch, DamagedRecordError, Stream, batches
 

@@ -26,13 +26,19 @@ from profiler.parse import kallsyms, perf_data
 
 ENVIRONMENT = {**os.environ, "LC_ALL": "C", "PERF_CONFIG": "/dev/null"}
 RUNS = 5
-# System calls with stacks of some depth, on one CPU; the rest idles in the kernel.
-LOAD = "end=$(($(date +%s) + {seconds})); while [ $(date +%s) -lt $end ]; do cat /proc/self/maps > /dev/null; done"
+# One failing system call in a tight loop, which is what whyerrno records.
+LOAD = """
+import os, time
+end = time.monotonic() + {seconds}
+while time.monotonic() < end:
+    for _ in range(1000):
+        os.access("/nonexistent/file", 0)
+"""
 
 
 def record(path: Path, seconds: float, *options: str) -> None:
     command = ["perf", "record", "-q", "-a", "-e", "cpu-clock", "-F", "49999", "-m", "1024", *options, "-o", str(path)]
-    load = ["sh", "-c", LOAD.format(seconds=int(seconds))]
+    load = [sys.executable, "-c", LOAD.format(seconds=seconds)]
     subprocess.run([*command, "--", *load], env=ENVIRONMENT, check=True, stderr=subprocess.DEVNULL)
 
 
@@ -54,7 +60,7 @@ def print_addresses(path: Path) -> None:
 
 
 def plain(path: Path) -> None:
-    """The recording of design and issue: samples of one size."""
+    """Samples of one size, against the time that perf needs to print their addresses alone."""
     samples = len(perf_data.read(path).samples.ip)
     wall, cpu = best(lambda: perf_data.read(path), resource.RUSAGE_SELF)
     perf_wall, perf_cpu = best(lambda: print_addresses(path), resource.RUSAGE_CHILDREN)
