@@ -265,10 +265,11 @@ _UNSEEN = (OriginKind.MEMORY, OriginKind.UNKNOWN, OriginKind.ARGUMENT, OriginKin
 
 
 def _confidence(best: verdict.Located, decision: verdict.Decision | None, found: SourceVerdict | None) -> float:
-    """How sure site and branch are. Halved where the origin is no constant, or where nothing was seen to decide."""
+    """How sure site and branch are. Halved where nothing was seen to decide, or where the origin is no constant; less
+    so where the source still shows one, as in a member that was set and is read back."""
     confidence = min(MOST_CONFIDENCE, best.probability * (decision.probability if decision is not None else 0.5))
-    if best.origin.kind in _UNSEEN and found is None:
-        confidence /= 2
+    if best.origin.kind in _UNSEEN:
+        confidence *= 0.5 if found is None else 0.75
     return confidence
 
 

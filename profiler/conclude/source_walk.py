@@ -30,7 +30,7 @@ from profiler.model import SourceLocation
 _RAN, _DID_NOT = 1.5, -2.5
 _CALL_ON_CHAIN = 6.0
 _LEAST = 1e-9
-_OFF_THE_JUMP = 0.01  # how much less likely a condition is that the machine's deciding jump has no line of
+_OFF_THE_JUMP = 1e-4  # how much less likely a condition is that the machine's deciding jump has no line of
 _SILENT = CallValue(-8.0, 0.0)
 
 InlinePath = tuple[
@@ -348,7 +348,8 @@ def _balanced(text: str) -> bool:
     return depth == 0
 
 
-_COPY = re.compile(r"(?:PTR_ERR(?:_OR_ZERO)?|ERR_PTR|ERR_CAST)?\(*(?:\([\w\s*]+\))?\s*([A-Za-z_]\w*)\s*\)*")
+# a variable or a member (`wo->notask_error`), as it is or turned between pointer and number
+_COPY = re.compile(r"(?:PTR_ERR(?:_OR_ZERO)?|ERR_PTR|ERR_CAST)?\(*(?:\([\w\s*]+\))?\s*([A-Za-z_][\w>.-]*)\s*\)*")
 _NUMBER = re.compile(r"-?(?:0x[0-9a-fA-F]+|\d+)[uUlL]*|NULL|true|false")
 
 

@@ -216,7 +216,9 @@ def _expected(node: CallNode, return_address: int | None, child: CallNode, symbo
             if block.call.target is not None:
                 return block.call.target
             break
-    siblings = [s for s in node.called_at(return_address) if s is not child]
+    # An indirect call: of two functions there, the one with less code is the trampoline that jumped on to the other.
+    size = len(symbols.graph(child.entry).blocks)
+    siblings = [s for s in node.called_at(return_address) if len(symbols.graph(s.entry).blocks) < size]
     return next((s.entry for s in siblings if _tail_route(s.entry, child.entry, symbols)), None)
 
 

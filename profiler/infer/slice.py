@@ -8,7 +8,6 @@ with the place and applied when a constant is found, so that `sbb; and`, `neg`, 
 from __future__ import annotations
 
 import enum
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -57,7 +56,7 @@ class Priors:
     """Log-probabilities that a value of unseen origin is just the errno sought."""
 
     memory: float = -3.0
-    escaped: float = math.log(0.5)  # a variable whose address callees have: written by the last one, or not
+    survived: float = -3.0  # a variable whose address a callee has kept its value through the call
     unknown: float = -4.0
     argument: float = -4.0
 
@@ -97,8 +96,8 @@ class Slicer:
                 return self._unseen(OriginKind.UNKNOWN, block.call.address, self.priors.unknown)
             if state.place in self.graph.escaped:
                 # The callee may have written it through an address it was given, or have left it alone.
-                written = self._unseen(OriginKind.MEMORY, block.call.address, self.priors.escaped)
-                return [(s, w + self.priors.escaped) for s, w in self._through_steps(block, state)] + written
+                written = self._unseen(OriginKind.MEMORY, block.call.address, self.priors.memory)
+                return [(s, w + self.priors.survived) for s, w in self._through_steps(block, state)] + written
         return list(self._through_steps(block, state))
 
     def _from_call(self, block: Block, state: Held) -> list[tuple[State, float]]:

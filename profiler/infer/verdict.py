@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from profiler.graph import Block, EdgeKind, FunctionGraph, StepKind
 from profiler.infer import evidence
 from profiler.infer.calltree import CallNode, counts_by_return_address
+from profiler.infer.detour import states_behind
 from profiler.infer.slice import CallValue, Origin, OriginKind, Slicer, State
 from profiler.infer.walks import Node, Walks, log_sum, solve
 
@@ -224,12 +225,12 @@ def _jump_choice(call: SolvedCall, origin: Origin, walk: list[Node], index: int)
     if taken.kind not in (EdgeKind.TAKEN, EdgeKind.NOT_TAKEN) or _is_forced(call, origin, walk, index):
         return None
     blocks = [call.graph.blocks[node[0][0]] for node in walk[: index + 1]]
-    for edge, states in call.walks.alternatives(walk[index][0], taken):
-        if edge.kind in (EdgeKind.FAULT, EdgeKind.TRAP, EdgeKind.KEY):
+    for edge in block.edges:
+        if edge.target == taken.target or edge.kind in (EdgeKind.FAULT, EdgeKind.TRAP, EdgeKind.KEY):
             continue
-        for state in states:
-            if not call.walks.slicer.allows(edge, state) or _leads_elsewhere(call, origin, blocks, state):
-                return _decision(call, origin, walk, index, taken.kind == EdgeKind.TAKEN, "jump")
+        states = states_behind(call.walks.slicer, edge, walk, index)
+        if any(_leads_elsewhere(call, origin, blocks, state) for state in states):
+            return _decision(call, origin, walk, index, taken.kind == EdgeKind.TAKEN, "jump")
     if block.call is not None and block.call.tail:  # a conditional tail call that was not made
         return _decision(call, origin, walk, index, False, "jump")
     return None

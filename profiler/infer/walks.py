@@ -102,17 +102,6 @@ class Walks:
                     sums.setdefault(arc.node, []).append(result[node] + arc.weight)
         return result
 
-    def alternatives(self, position: Position, taken: Edge) -> list[tuple[Edge, list[State]]]:
-        """The other edges out of a block: each with the states in which walks go on behind it."""
-        block = self.slicer.graph.blocks[position[0]]
-        found = []
-        for edge in block.edges:
-            if edge is taken or edge.target == taken.target:
-                continue
-            states = {node[1] for node in self.suffix if node[0][0] == edge.target and math.isfinite(self.suffix[node])}
-            found.append((edge, sorted(states, key=repr)))
-        return found
-
 
 def solve(graph: FunctionGraph, slicer: Slicer, weights: Weights) -> Walks:
     """Weighs every walk through `graph`. Cost: blocks x states x edges."""
