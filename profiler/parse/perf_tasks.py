@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+_BLOCK = 1 << 16  # samples at a time, to stay in the cache
 _PLAUSIBLE_TIDS = 1 << 22  # the kernel's PID_MAX_LIMIT
 
 
@@ -41,14 +42,19 @@ class Timeline:
                 last_change[place], last_name[place] = history[tid][-1]
             else:
                 last_name[place] = names.unknown(tid)
-        comm = last_name[slot]
-        if len(clock) and last_change.max() > clock.min():
-            earlier = np.flatnonzero(clock < last_change[slot])
-            if len(earlier):
-                named = _name_earlier(tids[earlier], clock[earlier], history)
-                for tid in np.unique(tids[earlier[named < 0]]).tolist():
-                    named[(named < 0) & (tids[earlier] == tid)] = names.unknown(tid)
-                comm[earlier] = named
+        comm = np.empty(len(tids), np.int32)
+        early = []
+        for start in range(0, len(tids), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            place_of = slot[part].astype(np.intp)
+            comm[part] = last_name[place_of]
+            early.append(np.flatnonzero(clock[part] < last_change[place_of]) + start)
+        earlier = np.concatenate(early) if early else np.zeros(0, np.int64)
+        if len(earlier):
+            named = _name_earlier(tids[earlier], clock[earlier], history)
+            for tid in np.unique(tids[earlier[named < 0]]).tolist():
+                named[(named < 0) & (tids[earlier] == tid)] = names.unknown(tid)
+            comm[earlier] = named
         return comm, names.all()
 
     def _history(self, names: _Names) -> dict[int, list[tuple[int, int]]]:
@@ -88,7 +94,8 @@ def _slots(tids: NDArray[np.int32]) -> tuple[dict[int, int], int, NDArray[np.int
         return {tid: place for place, tid in enumerate(present.tolist())}, len(present), slot
     # The thread ids serve as places themselves; -1 is the last, one beyond the greatest.
     occurs = np.zeros(int(tids.max()) + 2, np.bool_)
-    occurs[tids] = True
+    occurs[tids[0]] = True
+    occurs[tids[1:][tids[1:] != tids[:-1]]] = True  # most samples are of the same thread as the one before
     threads = {place: place for place in np.flatnonzero(occurs[:-1]).tolist()}
     if occurs[-1]:
         threads[-1] = len(occurs) - 1
