@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno as errno_names
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -12,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.build import loop_library
-from profiler import lab, recording
+from profiler import lab, recording, tables
 from profiler.conclude.analysis import Subject, conclude
+from profiler.debuginfo.c_preprocessor import Config, read_config
 from profiler.debuginfo.code import KernelCode, read_running_text
 from profiler.debuginfo.lines import LineTable
 from profiler.debuginfo.source import SourceTree
@@ -36,6 +38,7 @@ Progress = Callable[[str, float | None], None]
 
 # What a guest may take for everything but the recording itself: set-up, collecting, under emulation on a busy machine.
 _GRACE_SECONDS = 120.0
+_LEAST_OF_ASKED = 0.5  # of the sampling rate, below which the user is told
 _GUEST_LOOP, _GUEST_JOB, _GUEST_PROGRAM = "/whyerrno/loop.so", "/work/job.json", "/whyerrno/load"
 
 
@@ -55,8 +58,20 @@ class RunRequest:
 
 
 def diagnose(request: RunRequest, out: Path, *, force: bool = False, progress: Progress) -> Analysis:
-    """Record and analyze."""
+    """Record and analyze. Raises MissingError before it records where the kernel has no debug info here."""
+    require_debug_info(open_target(request.target, progress=progress).kernel(), request.target)
     return analyze(record(request, out, force=force, progress=progress), progress=progress)
+
+
+def require_debug_info(kernel: Kernel | None, target: str) -> None:
+    """Raises MissingError where a verdict would be out of reach."""
+    if kernel is not None and kernel.vmlinux is not None:
+        return
+    release = kernel.release if kernel is not None else os.uname().release
+    raise MissingError(
+        f"no vmlinux with debug info for the kernel of {target}, {release}",
+        hint=f"install it (Debian: linux-image-{release}-dbg, Ubuntu: linux-image-{release}-dbgsym)",
+    )
 
 
 def record(request: RunRequest, out: Path, *, force: bool = False, progress: Progress) -> Path:
@@ -65,7 +80,6 @@ def record(request: RunRequest, out: Path, *, force: bool = False, progress: Pro
     Raises UsageError when `out` exists, MissingError, TargetError or RecordError when it cannot be made;
     nothing appears under `out` then.
     """
-
     if out.exists() and not force:
         raise UsageError(f"{out} exists", hint="choose another output, or --force to replace it")
     target = open_target(request.target, progress=progress)
@@ -74,6 +88,8 @@ def record(request: RunRequest, out: Path, *, force: bool = False, progress: Pro
         progress("starting the target", None)
         _record_on(target, request, partial, progress)
         progress("checking the recording", None)
+        if kernel is not None and kernel.config is not None and not (partial / recording.CONFIG).exists():
+            shutil.copyfile(kernel.config, partial / recording.CONFIG)
         manifest = _manifest(request, partial, kernel, emulated=target.emulated)
         recording.write_manifest(partial, manifest)
         (partial / "record.json").unlink()
@@ -81,7 +97,6 @@ def record(request: RunRequest, out: Path, *, force: bool = False, progress: Pro
 
 
 def _record_on(target: Target, request: RunRequest, partial: Path, progress: Progress) -> None:
-
     files: dict[str, Path] = {str(path): path.resolve() for path in request.files}
     files = {name if name.startswith("/") else f"/work/{name}": path for name, path in files.items()}
     if request.scenario:
@@ -104,7 +119,6 @@ def _record_on(target: Target, request: RunRequest, partial: Path, progress: Pro
 
 
 def _program(name: str) -> Path:
-
     found = shutil.which(name)
     if found is None:
         raise UsageError(f"{name}: no such program, or not executable", hint="give its path, as in ./repro")
@@ -112,7 +126,6 @@ def _program(name: str) -> Path:
 
 
 def _job(request: RunRequest, session: Session) -> dict[str, Any]:
-
     program = [session.path(_GUEST_PROGRAM), *request.program[1:]] if request.program else []
     return {
         "syscall": request.syscall,
@@ -155,10 +168,14 @@ def _run_recorder(session: Session, request: RunRequest, progress: Progress) -> 
 
 
 def _manifest(request: RunRequest, partial: Path, kernel: Kernel | None, *, emulated: bool) -> Manifest:
-
     facts = json.loads((partial / "record.json").read_text())
     data = perf_data.read(partial / recording.PERF_DATA)
     warnings = [str(warning) for warning in facts["warnings"]]
+    if (partial / recording.CONFIG).exists():
+        warnings = [warning for warning in warnings if "configuration was not found" not in warning]
+    taken = len(data.samples.ip) / max(facts["seconds"], 0.001) / max(facts["cpus"], 1)
+    if facts["cpus"] == 1 and taken < _LEAST_OF_ASKED * facts["frequency"]:
+        warnings.append(f"{taken:.0f} samples a second were taken of the {facts['frequency']} asked for")
     if data.decode_errors:
         warnings.append(f"{len(data.decode_errors)} records of perf.data could not be decoded")
     if kernel is not None and kernel.build_id and facts["build_id"] not in ("", kernel.build_id):
@@ -195,7 +212,6 @@ def _manifest(request: RunRequest, partial: Path, kernel: Kernel | None, *, emul
 
 def _kaslr_offset(addresses: dict[str, int], kernel: Kernel | None) -> int:
     """Where the kernel was loaded, less where it was linked; 0 where there is no vmlinux to compare with."""
-
     if kernel is None or kernel.vmlinux is None:
         return 0
     with Vmlinux(kernel.vmlinux) as vmlinux:
@@ -208,7 +224,6 @@ def analyze(directory: Path, *, kernel: Kernel | None = None, progress: Progress
     Raises MissingError where the kernel's vmlinux is not here, MismatchError where it is another's,
     InputError where the recording is damaged.
     """
-
     manifest = recording.read_manifest(directory)
     load = recording.read_load(directory)
     kernel = kernel or find_kernel(manifest)
@@ -217,8 +232,10 @@ def analyze(directory: Path, *, kernel: Kernel | None = None, progress: Progress
     progress("reading symbols", None)
     code = _code(kernel, manifest.build_id, directory / recording.KERNEL_TEXT)
     progress("weighing paths", None)
-    analysis = conclude(_subject(manifest, load), data, code, _source(kernel, manifest))
+    subject = _subject(manifest, load, _loaded_at(directory, code.vmlinux, manifest))
+    analysis = conclude(subject, data, code, _source(kernel, manifest), _config(directory, kernel))
     recording.write_analysis(directory, analysis)
+    tables.write_lines(directory, analysis)
     return analysis
 
 
@@ -235,14 +252,33 @@ def _read_annotate(lines: Iterable[bytes]) -> PerfRecording:
     return annotated_samples.samples_of(perf_annotate.read(lines))
 
 
-def _subject(manifest: Manifest, load: LoadResult) -> Subject:
+def _loaded_at(directory: Path, vmlinux: Vmlinux, manifest: Manifest) -> int:
+    """The KASLR offset: by the recorded kallsyms where there is one, since no vmlinux may have been at hand then."""
+    path = directory / recording.KALLSYMS
+    if path.is_file():
+        with path.open(errors="replace") as lines:
+            for line in lines:  # ffffffff81000000 T _stext
+                fields = line.split()
+                if len(fields) == 3 and fields[2] == "_stext":
+                    return int(fields[0], 16) - vmlinux.symbol_address("_stext")
+    return manifest.kaslr_offset
 
+
+def _config(directory: Path, kernel: Kernel) -> Config | None:
+    """The kernel's configuration, of the recording or beside the kernel's files."""
+    for path in (directory / recording.CONFIG, kernel.config):
+        if path is not None and path.is_file():
+            return read_config(path.read_text(errors="replace"))
+    return None
+
+
+def _subject(manifest: Manifest, load: LoadResult, kaslr_offset: int) -> Subject:
     return Subject(
         syscall=manifest.syscall,
         errno=manifest.errno,
         errno_number=manifest.errno_number,
         kernel=KernelId(manifest.release, manifest.package_version, manifest.build_id, manifest.arch),
-        kaslr_offset=manifest.kaslr_offset,
+        kaslr_offset=kaslr_offset,
         emulated=manifest.emulated,
         manifest=manifest,
         load=load,
@@ -254,7 +290,6 @@ def find_kernel(manifest: Manifest) -> Kernel:
 
     Raises MissingError where they are not here.
     """
-
     for kernel in lab.list_cached():
         if kernel.build_id == manifest.build_id:
             return kernel
@@ -262,18 +297,18 @@ def find_kernel(manifest: Manifest) -> Kernel:
         found = Local().kernel()
         if found is not None and found.build_id == manifest.build_id and found.vmlinux is not None:
             return found
-    path = Path(manifest.target.partition(":")[2])
-    if path.is_dir() and (built := lab.from_path(path)).build_id == manifest.build_id:
+    kind, _, rest = manifest.target.partition(":")
+    if kind == "vm" and Path(rest).is_dir() and (built := lab.from_path(Path(rest))).build_id == manifest.build_id:
         return built
-    version = ".".join(manifest.release.split(".")[:2])
+    hint = "give it with --vmlinux FILE"
+    if manifest.package_version:
+        hint = f"`whyerrno kernels fetch {manifest.package_version}`, or {hint}"
     raise MissingError(
-        f"no vmlinux of {manifest.release} (build id {manifest.build_id[:12]}) on this machine",
-        hint=f"`whyerrno kernels fetch {manifest.package_version or version}`, or --vmlinux FILE",
+        f"no vmlinux of {manifest.release} (build id {manifest.build_id[:12]}) on this machine", hint=hint
     )
 
 
 def _code(kernel: Kernel, build_id: str, text: Path) -> KernelCode:
-
     if kernel.vmlinux is None:
         raise MissingError(
             f"no vmlinux of {kernel.release} with debug info on this machine",
@@ -288,7 +323,6 @@ def _code(kernel: Kernel, build_id: str, text: Path) -> KernelCode:
 
 def _source(kernel: Kernel, manifest: Manifest | None) -> SourceTree | None:
     """The kernel's source tree, or None; a tree of another version is refused."""
-
     if kernel.source is None:
         return None
     tree = SourceTree(kernel.source)

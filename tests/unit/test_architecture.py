@@ -36,7 +36,9 @@ ALLOWED: dict[str, set[str]] = {
     "profiler.campaign": NOUNS,
     # Where results meet: from samples, code and walks to one Analysis.
     "profiler.conclude": NOUNS | {"profiler", "profiler.parse", "profiler.debuginfo", "profiler.infer"},
+    "profiler.tables": {"profiler.model"},
     "profiler.pipeline": NOUNS
+    | {"profiler.tables"}
     | {"profiler", "profiler.conclude", "profiler.parse", "profiler.debuginfo", "profiler.infer"}
     | {"profiler.target", "profiler.lab", "profiler.record", "loadgen"},
 }
