@@ -30,8 +30,8 @@ def main() -> None:
                 scenario=SCENARIO,
                 syscall="io_uring_setup",
                 errno="ENOMEM",
-                seconds=5,
-                frequency=4000,
+                seconds=4,
+                frequency=2000,
             )
             directory = Path(folder) / "run"
             analysis = pipeline.diagnose(request, directory, progress=print)
