@@ -29,7 +29,11 @@ def rows(recording: PerfRecording, *, chains_only: bool) -> list[Row]:
 
 
 def assert_same_samples(data: PerfRecording, text: PerfRecording) -> None:
+    """perf prints no chain at all where the user's part holds an impossible entry ("invalid callchain context: -1"),
+    as frame pointers of generated code make it; the kernel's part is good even then. A few such samples pass."""
     with_chains = len(data.samples.chain) > 0
     ours, theirs = rows(data, chains_only=with_chains), rows(text, chains_only=with_chains)
     assert len(ours) == len(theirs)
-    assert [(row, other) for row, other in zip(ours, theirs, strict=True) if row != other] == []
+    differing = [(row, other) for row, other in zip(ours, theirs, strict=True) if row != other]
+    assert [(row, other) for row, other in differing if (*row[:7], 0, ()) != other] == []
+    assert len(differing) <= len(ours) / 100

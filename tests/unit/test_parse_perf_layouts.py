@@ -32,7 +32,7 @@ def chains(recording: PerfRecording) -> list[list[int]]:
 
 
 def test_chain_is_split_at_its_markers(tmp_path: Path) -> None:
-    """Kernel then user, user alone, no marker at all, and a guest's part in the middle."""
+    """Kernel then user, user alone, no marker at all, a guest's part in the middle, an impossible user address."""
     records = (
         sample(K + 1, 1, 5, MARK_KERNEL, K + 1, K + 2, MARK_USER, 0x1234)
         + sample(0x1234, 2, 2, MARK_USER, 0x1234, misc=USER)
@@ -40,9 +40,10 @@ def test_chain_is_split_at_its_markers(tmp_path: Path) -> None:
         + sample(0x99, 4, 2, 0x99, 0x98, misc=USER)
         + sample(K + 5, 5, 6, MARK_KERNEL, K + 5, 2**64 - 2048, 0x77, MARK_KERNEL, K + 6)
         + sample(K + 7, 6, 0)
+        + sample(K + 8, 7, 5, MARK_KERNEL, K + 8, MARK_USER, 0x1234, 2**64 - 1)
     )
     recording = perf_data.read(write(tmp_path / "perf.data", [(attr(CHAIN), [1])], records))
-    assert chains(recording) == [[K + 1, K + 2], [], [K + 3, K + 4], [], [K + 5, K + 6], []]
+    assert chains(recording) == [[K + 1, K + 2], [], [K + 3, K + 4], [], [K + 5, K + 6], [], [K + 8]]
     assert not recording.decode_errors
 
 
