@@ -185,8 +185,9 @@ def _gather(subject: Subject, data: PerfRecording, rows: NDArray[np.int64], code
     if entry is None or code.function_at(entry) is None:
         return calltree.Gathered(calltree.CallNode(0, "", None, None), 0, len(kernel_rows), 0)
     symbols = calltree.Symbols(code.owner_of, code.graph)
-    if all(len(chain) == 1 for chain, _ in chains):
-        return calltree.gather_flat({chain[0]: count for chain, count in chains}, entry, symbols)
+    if not any(len(chain) > 1 for chain, _ in chains):
+        addresses, counts = np.unique(_addresses(subject, data, rows), return_counts=True)
+        return calltree.gather_flat(dict(zip(addresses.tolist(), counts.tolist(), strict=True)), entry, symbols)
     return calltree.gather(chains, entry, DISPATCHERS, symbols)
 
 
