@@ -224,7 +224,7 @@ def _assemble(
         error_site=site,
         branch=branch,
         confidence=round(confidence, 4),
-        chain=places.chain_of(code, best.calls, places.site_address(best)),
+        chain=places.down_to(places.chain_of(code, best.calls, places.site_address(best)), branch),
         candidates=_candidates(code, candidates, best, site, branch),
         evidence=_evidence(blank.samples, candidates, seconds),
         functions=annotate.annotate(code, sources, best, code.histograms(addresses), site, branch),

@@ -60,6 +60,19 @@ def chain_of(code: Code, calls: tuple[SolvedCall, ...], end: int) -> list[ChainL
     return _without_convention(links)
 
 
+def down_to(links: list[ChainLink], branch: Branch | None) -> list[ChainLink]:
+    """The chain continued into the functions inlined where the branch lies, below the chain's last function."""
+    if branch is None:
+        return links
+    frames = [SourceLocation(branch.function, branch.file, branch.line), *branch.inlined_from]
+    last = next((i for i, frame in enumerate(frames) if frame.function == links[-1].function), 0)
+    deeper = [
+        ChainLink(frames[depth].function, frames[depth + 1].file, frames[depth + 1].line, True, "")
+        for depth in range(last - 1, -1, -1)
+    ]
+    return [*links, *deeper]
+
+
 def _without_convention(links: list[ChainLink]) -> list[ChainLink]:
     """Drops the wrappers that SYSCALL_DEFINE makes inside one another, but for the outermost."""
     kept = [link for index, link in enumerate(links) if index == 0 or not link.function.startswith(_CALLING_CONVENTION)]

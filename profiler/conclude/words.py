@@ -62,8 +62,10 @@ def excluded_by(code: Code, out: Located, best: Located) -> str:
     if block is not None:
         hits = call.samples.own.get(block, 0)
         due = call.per_exposure
-        if not hits and due >= 1:
+        if not hits and due >= 2:
             return f"never sampled, where some {due:.0f} samples are due if it runs in every call"
+        if not hits:
+            return "never sampled, and the walk that explains the samples does not pass it"
         if hits:
             return f"its code ran ({hits} samples), but the walk that explains the samples returns another value"
     if same < len(out.calls):
