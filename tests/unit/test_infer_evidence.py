@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiler.graph import Block, Call, Edge, EdgeKind, FunctionGraph
