@@ -1,0 +1,193 @@
+"""The Recording directory: whole or absent, and read with errors that say what is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from profiler import recording
+from profiler.errors import InputError, UsageError
+from profiler.model import LoadResult
+from tests.unit.sample_analysis import named
+from tests.unit.toy_recording import LOAD, manifest
+
+
+def earlier_run(directory: Path) -> Path:
+    directory.mkdir()
+    recording.write_manifest(directory, manifest())
+    return directory
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_a_directory_appears_when_it_is_whole(tmp_path: Path) -> None:
+    final = tmp_path / "runs" / "one"
+    with recording.new_directory(final) as partial:
+        (partial / "perf.data").write_bytes(b"data")
+        assert not final.exists()
+        assert partial.parent == final.parent  # so that renaming it is atomic
+    assert names(final) == ["perf.data"]
+    assert names(final.parent) == ["one"]
+    assert final.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
+def test_nothing_appears_when_it_fails(tmp_path: Path, failure: type[BaseException]) -> None:
+    with pytest.raises(failure), recording.new_directory(tmp_path / "one") as partial:
+        (partial / "perf.data").write_bytes(b"half")
+        raise failure
+    assert names(tmp_path) == []
+
+
+def test_an_existing_directory_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "precious").touch()
+    with pytest.raises(UsageError, match="exists") as caught, recording.new_directory(tmp_path / "one"):
+        pytest.fail("must not begin")
+    assert "--force" in caught.value.hint
+    assert names(tmp_path / "one") == ["precious"]
+
+
+def test_an_existing_directory_is_replaced_by_force_when_the_new_one_is_whole(tmp_path: Path) -> None:
+    earlier_run(tmp_path / "one")
+    with recording.new_directory(tmp_path / "one", force=True) as partial:
+        (partial / "new").touch()
+        assert names(tmp_path / "one") == ["manifest.json"]
+    assert names(tmp_path / "one") == ["new"]
+    assert names(tmp_path) == ["one"]
+
+
+def test_what_was_there_survives_a_forced_replacement_that_fails(tmp_path: Path) -> None:
+    earlier_run(tmp_path / "one")
+    with pytest.raises(RuntimeError), recording.new_directory(tmp_path / "one", force=True):
+        raise RuntimeError
+    assert names(tmp_path / "one") == ["manifest.json"]
+    assert names(tmp_path) == ["one"]
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    recording.write_atomically(path, "first")
+    recording.write_atomically(path, b"second")
+    assert path.read_text() == "second"
+    assert names(tmp_path) == ["file"]
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    """The new content is refused before anything is replaced, and no partial file stays."""
+    path = tmp_path / "taken"
+    path.mkdir()
+    (path / "inside").touch()
+    with pytest.raises(OSError, match="taken"):
+        recording.write_atomically(path, "text")
+    assert names(tmp_path) == ["taken"]
+
+
+def test_manifest_load_and_analysis_are_read_as_written(tmp_path: Path) -> None:
+    analysis = named()
+    recording.write_manifest(tmp_path, manifest(warnings=["w"]))
+    recording.write_load(tmp_path, LOAD)
+    recording.write_analysis(tmp_path, analysis)
+    assert recording.read_manifest(tmp_path) == manifest(warnings=["w"])
+    assert recording.read_load(tmp_path) == LOAD
+    assert recording.read_analysis(tmp_path) == analysis
+
+
+def test_the_same_analysis_is_written_byte_for_byte(tmp_path: Path) -> None:
+    written = []
+    for _ in range(2):
+        recording.write_analysis(tmp_path, named())
+        written.append((tmp_path / recording.ANALYSIS).read_bytes())
+    assert written[0] == written[1]
+
+
+def test_a_directory_without_a_manifest_is_no_recording(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not a recording"):
+        recording.read_manifest(tmp_path)
+    with pytest.raises(UsageError, match="is not a recording"):
+        recording.read_manifest(tmp_path / "absent")
+
+
+def test_a_run_that_was_not_analyzed_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no analysis") as caught:
+        recording.read_analysis(tmp_path)
+    assert "whyerrno analyze" in caught.value.hint
+
+
+def test_a_recording_without_the_loads_result_is_not_whole(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"load\.json is missing"):
+        recording.read_load(tmp_path)
+
+
+def test_a_newer_schema_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / recording.MANIFEST).write_text(json.dumps({**manifest().to_json(), "schema": 99}))
+    with pytest.raises(InputError, match="schema 99 is newer than this whyerrno reads") as caught:
+        recording.read_manifest(tmp_path)
+    assert caught.value.hint == "update whyerrno"
+
+
+def test_fields_that_a_newer_version_added_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / recording.MANIFEST).write_text(json.dumps({**manifest().to_json(), "added_later": [1, 2]}))
+    assert recording.read_manifest(tmp_path) == manifest()
+
+
+WHOLE = dataclasses.asdict(LOAD)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"null",
+        b"[]",
+        b"3",
+        b'{"calls": 1}',
+        json.dumps({**WHOLE, "calls": "many"}).encode(),
+        json.dumps({**WHOLE, "seconds": None}).encode(),
+        json.dumps({**WHOLE, "results": 5}).encode(),
+        json.dumps({**WHOLE, "comm": ["a"]}).encode(),
+    ],
+)
+def test_a_damaged_file_is_named_in_one_line(tmp_path: Path, content: bytes) -> None:
+    """Whatever the damage, it is an error of ours that begins with the file's name."""
+    (tmp_path / recording.LOAD).write_bytes(content)
+    with pytest.raises(InputError, match=r"load\.json: not ") as caught:
+        recording.read_load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_whole_number_of_seconds_is_a_number_of_seconds(tmp_path: Path) -> None:
+    (tmp_path / recording.LOAD).write_text(json.dumps({**WHOLE, "seconds": 2}))
+    found: LoadResult = recording.read_load(tmp_path)
+    assert (found.seconds, type(found.seconds)) == (2.0, float)
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (b"PERFILE2" + bytes(96), recording.PERF_DATA),
+        (b"2ELIFREP" + bytes(96), recording.PERF_DATA),
+        (b"bash  1234 [000]  1.5:  cpu-clock:\n", recording.PERF_SCRIPT),
+        (b" Percent | Source code & Disassembly of vmlinux for cpu-clock\n", recording.PERF_ANNOTATE),
+    ],
+)
+def test_a_file_of_perfs_is_named_by_its_content(tmp_path: Path, content: bytes, name: str) -> None:
+    path = tmp_path / "anything.txt"
+    path.write_bytes(content)
+    assert recording.data_name(path) == name
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"", "is empty"), (b"GIF89a\0\0", "is not of perf")])
+def test_a_file_that_is_none_of_perfs_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        recording.data_name(path)
