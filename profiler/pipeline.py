@@ -7,13 +7,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from loadgen.build import loop_library
-from profiler import lab, recording, tables
+from profiler import kaslr, lab, recording, tables
 from profiler.conclude.analysis import Subject, conclude
 from profiler.debuginfo.c_preprocessor import Config, read_config
 from profiler.debuginfo.code import KernelCode, read_running_text
@@ -21,6 +21,7 @@ from profiler.debuginfo.lines import LineTable
 from profiler.debuginfo.source import SourceTree
 from profiler.debuginfo.vmlinux import Vmlinux
 from profiler.errors import (
+    InputError,
     MismatchError,
     MissingError,
     ProfilerError,
@@ -59,6 +60,8 @@ class RunRequest:
 
 def diagnose(request: RunRequest, out: Path, *, force: bool = False, progress: Progress) -> Analysis:
     """Record and analyze. Raises MissingError before it records where the kernel has no debug info here."""
+    recording.check_free(out, force=force)
+    _check_program(request)
     require_debug_info(open_target(request.target, progress=progress).kernel(), request.target)
     return analyze(record(request, out, force=force, progress=progress), progress=progress)
 
@@ -66,6 +69,8 @@ def diagnose(request: RunRequest, out: Path, *, force: bool = False, progress: P
 def require_debug_info(kernel: Kernel | None, target: str) -> None:
     """Raises MissingError where a verdict would be out of reach."""
     if kernel is not None and kernel.vmlinux is not None:
+        with Vmlinux(kernel.vmlinux) as vmlinux:
+            vmlinux.require_lines()
         return
     release = kernel.release if kernel is not None else os.uname().release
     raise MissingError(
@@ -80,8 +85,8 @@ def record(request: RunRequest, out: Path, *, force: bool = False, progress: Pro
     Raises UsageError when `out` exists, MissingError, TargetError or RecordError when it cannot be made;
     nothing appears under `out` then.
     """
-    if out.exists() and not force:
-        raise UsageError(f"{out} exists", hint="choose another output, or --force to replace it")
+    recording.check_free(out, force=force)
+    _check_program(request)
     target = open_target(request.target, progress=progress)
     kernel = target.kernel()
     with recording.new_directory(out, force=force) as partial:
@@ -118,11 +123,23 @@ def _record_on(target: Target, request: RunRequest, partial: Path, progress: Pro
             (partial / recording.CONSOLE).write_bytes(session.console.read_bytes())
 
 
+def _check_program(request: RunRequest) -> None:
+    """Before anything is fetched or booted. Raises UsageError."""
+    if not request.scenario:
+        _program(request.program[0])
+
+
 def _program(name: str) -> Path:
     found = shutil.which(name)
-    if found is None:
-        raise UsageError(f"{name}: no such program, or not executable", hint="give its path, as in ./repro")
-    return Path(found).resolve()
+    if found is not None:
+        return Path(found).resolve()
+    if "/" not in name and Path(name).is_file():
+        raise UsageError(f"{name} is not among the programs of PATH", hint=f"give its path: ./{name}")
+    if Path(name).is_dir():
+        raise UsageError(f"{name} is a directory, not a program", hint="give the path of a program, as in ./repro")
+    if Path(name).exists():
+        raise UsageError(f"{name} is not executable", hint=f"chmod +x {name}")
+    raise UsageError(f"there is no program {name}", hint="give its path, as in ./repro")
 
 
 def _job(request: RunRequest, session: Session) -> dict[str, Any]:
@@ -218,9 +235,10 @@ def _kaslr_offset(addresses: dict[str, int], kernel: Kernel | None) -> int:
         return addresses["_stext"] - vmlinux.symbol_address("_stext")
 
 
-def analyze(directory: Path, *, kernel: Kernel | None = None, progress: Progress) -> Analysis:
+def analyze(directory: Path, *, kernel: Kernel | None = None, salvage: bool = False, progress: Progress) -> Analysis:
     """Concludes from the Recording `directory`, offline, and writes analysis.json into it.
 
+    With `salvage` samples that are cut short are taken as far as they are whole, and a warning says so.
     Raises MissingError where the kernel's vmlinux is not here, MismatchError where it is another's,
     InputError where the recording is damaged.
     """
@@ -228,24 +246,37 @@ def analyze(directory: Path, *, kernel: Kernel | None = None, progress: Progress
     load = recording.read_load(directory)
     kernel = kernel or find_kernel(manifest)
     progress("reading samples", None)
-    data = read_samples(directory)
+    data = read_samples(recording.samples_file(directory), salvage=salvage)
     progress("reading symbols", None)
     code = _code(kernel, manifest.build_id, directory / recording.KERNEL_TEXT)
     progress("weighing paths", None)
     subject = _subject(manifest, load, _loaded_at(directory, code.vmlinux, manifest))
     analysis = conclude(subject, data, code, _source(kernel, manifest), _config(directory, kernel))
+    if salvage and data.decode_errors:
+        analysis = replace(analysis, warnings=[*analysis.warnings, _salvaged(data)])
     recording.write_analysis(directory, analysis)
     tables.write_lines(directory, analysis)
     return analysis
 
 
-def read_samples(directory: Path) -> PerfRecording:
-    """The samples of a Recording, in whichever of perf's formats they are."""
-    for name, read in ((recording.PERF_SCRIPT, perf_script.read), (recording.PERF_ANNOTATE, _read_annotate)):
-        if (directory / name).is_file():
-            with (directory / name).open("rb") as lines:
-                return read(lines)
-    return perf_data.read(directory / recording.PERF_DATA)
+def _salvaged(data: PerfRecording) -> str:
+    first = data.decode_errors[0]
+    return f"the samples are not whole, and what was whole of them was taken: {first.what}"
+
+
+def read_samples(path: Path, kind: str = "", *, salvage: bool = False) -> PerfRecording:
+    """The samples of a file of perf's, of the format that a Recording calls `kind` (by default its own name).
+
+    Raises InputError naming the file.
+    """
+    kind = kind or path.name
+    if kind == recording.PERF_DATA:
+        return perf_data.read(path, salvage=salvage)
+    try:
+        with path.open("rb") as lines:
+            return perf_script.read(lines) if kind == recording.PERF_SCRIPT else _read_annotate(lines)
+    except InputError as error:
+        raise InputError(f"{path}: {error.args[0]}", hint=error.hint) from error
 
 
 def _read_annotate(lines: Iterable[bytes]) -> PerfRecording:
@@ -255,13 +286,8 @@ def _read_annotate(lines: Iterable[bytes]) -> PerfRecording:
 def _loaded_at(directory: Path, vmlinux: Vmlinux, manifest: Manifest) -> int:
     """The KASLR offset: by the recorded kallsyms where there is one, since no vmlinux may have been at hand then."""
     path = directory / recording.KALLSYMS
-    if path.is_file():
-        with path.open(errors="replace") as lines:
-            for line in lines:  # ffffffff81000000 T _stext
-                fields = line.split()
-                if len(fields) == 3 and fields[2] == "_stext":
-                    return int(fields[0], 16) - vmlinux.symbol_address("_stext")
-    return manifest.kaslr_offset
+    found = kaslr.of_kallsyms(path, vmlinux) if path.is_file() else None
+    return kaslr.checked(manifest.kaslr_offset, directory / recording.MANIFEST, vmlinux) if found is None else found
 
 
 def _config(directory: Path, kernel: Kernel) -> Config | None:

@@ -40,33 +40,66 @@ ANALYSIS = "analysis.json"
 PERF_SCRIPT = "perf.script"  # in place of perf.data in an import: the text of perf script
 PERF_ANNOTATE = "perf.annotate"  # or of perf annotate --stdio
 
+_DAMAGED = "the recording is damaged; record again"
+_REMEDY = {MANIFEST: _DAMAGED, LOAD: _DAMAGED, ANALYSIS: "`whyerrno analyze` on its directory writes it anew"}
+
 
 @contextlib.contextmanager
 def new_directory(final: Path, *, force: bool = False) -> Iterator[Path]:
     """A directory that appears as `final` when the block ends well, and not at all otherwise.
 
-    Raises UsageError when `final` exists and `force` is not set.
+    What was there before is replaced only then. Raises UsageError as `check_free` does, and where none can be made.
     """
-    if final.exists() and not force:
-        raise UsageError(f"{final} exists", hint="choose another output, or --force to replace it")
-    final.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{final.name}.partial-", dir=final.parent))
+    check_free(final, force=force)
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        partial = _hidden_beside(final)
+    except OSError as error:
+        raise UsageError(f"{final} cannot be made: {error.strerror}", hint="choose another output") from error
     partial.chmod(0o755)
     try:
         yield partial
         if final.exists():
-            replaced = Path(tempfile.mkdtemp(prefix=f".{final.name}.partial-", dir=final.parent))
-            final.rename(replaced / "old")
-            partial.rename(final)
-            shutil.rmtree(replaced, ignore_errors=True)
+            _replace(final, partial)
         else:
             partial.rename(final)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def check_free(final: Path, *, force: bool) -> None:
+    """Raises UsageError when `final` exists, unless it is an earlier run, or empty, and may be replaced (`force`)."""
+    if not final.exists() and not final.is_symlink():
+        return
+    if not force:
+        raise UsageError(f"{final} exists", hint="choose another output, or --force to replace it")
+    if not final.is_dir() or final.is_symlink() or (any(final.iterdir()) and not (final / MANIFEST).is_file()):
+        raise UsageError(f"{final} is not a run, so --force does not replace it", hint="choose another output")
+
+
+def _hidden_beside(final: Path) -> Path:
+    return Path(tempfile.mkdtemp(prefix=f".{final.name}.partial-", dir=final.parent))
+
+
+def _replace(final: Path, partial: Path) -> None:
+    before = _hidden_beside(final)
+    final.rename(before / "old")
+    try:
+        partial.rename(final)
+    except BaseException:
+        (before / "old").rename(final)
+        before.rmdir()
+        raise
+    shutil.rmtree(before, ignore_errors=True)
+
+
 def data_name(data: Path) -> str:
-    """The name that a file of perf's gets in a Recording, by what it is. Raises InputError on an empty file."""
+    """The name that a file of perf's gets in a Recording, by what it is.
+
+    Raises InputError on an empty file and on what is no file, such as a pipe.
+    """
+    if not data.is_dir() and not data.is_file():
+        raise InputError(f"{data} is not a regular file", hint="write the data into a file first, and import that")
     if data.is_dir():
         return PERF_DATA
     with data.open("rb") as file:
@@ -80,9 +113,23 @@ def data_name(data: Path) -> str:
     return PERF_ANNOTATE if b"Source code & Disassembly of" in head else PERF_SCRIPT
 
 
+def samples_file(directory: Path) -> Path:
+    """The file of perf's in a Recording. Raises InputError where there is none."""
+    for name in (PERF_SCRIPT, PERF_ANNOTATE, PERF_DATA):
+        if (directory / name).exists():
+            return directory / name
+    raise InputError(f"{directory / PERF_DATA} is missing", hint="the recording is not whole; record again")
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """The whole content or nothing, whatever happens meanwhile."""
-    data = content.encode() if isinstance(content, str) else content
+    """The whole content or nothing, whatever happens meanwhile. An OSError names `path`."""
+    try:
+        _write_beside(path, content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _write_beside(path: Path, data: bytes) -> None:
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     partial = Path(name)
     try:
@@ -91,7 +138,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         partial.chmod(0o644)
         partial.replace(path)
     except BaseException:
-        partial.unlink()
+        partial.unlink(missing_ok=True)
         raise
 
 
@@ -134,13 +181,16 @@ def _read(path: Path, cls: type, newest_schema: int | None) -> Any:
     except FileNotFoundError:
         raise InputError(f"{path} is missing", hint="the recording is not whole; record again") from None
     except (ValueError, OSError) as error:
-        raise InputError(f"{path}: not readable as JSON: {error}") from error
-    if newest_schema is not None and isinstance(data, dict) and data.get("schema", 0) > newest_schema:
+        raise InputError(f"{path}: not readable as JSON: {error}", hint=_REMEDY[path.name]) from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: not a JSON object", hint=_REMEDY[path.name])
+    schema = data.get("schema")
+    if newest_schema is not None and isinstance(schema, int) and schema > newest_schema:
         raise InputError(
-            f"{path}: schema {data['schema']} is newer than this whyerrno reads ({newest_schema})",
+            f"{path}: schema {schema} is newer than this whyerrno reads ({newest_schema})",
             hint="update whyerrno",
         )
     try:
         return from_json(cls, data)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise InputError(f"{path}: not of the expected shape: {error}") from error
+        raise InputError(f"{path}: not of the expected shape: {error}", hint=_REMEDY[path.name]) from error

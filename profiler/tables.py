@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pandas as pd
 
+from profiler import recording
 from profiler.model import Analysis
 
 LINES = "lines.parquet"
@@ -21,6 +23,6 @@ def write_lines(directory: Path, analysis: Analysis) -> None:
     ]
     columns = ["function", "file", "line", "samples", "low", "high", "on_path", "marks"]
     frame = pd.DataFrame(rows, columns=columns).astype({"on_path": "boolean"})
-    partial = directory / f".{LINES}"
-    frame.to_parquet(partial, index=False)
-    partial.replace(directory / LINES)
+    content = io.BytesIO()
+    frame.to_parquet(content, index=False)
+    recording.write_atomically(directory / LINES, content.getvalue())

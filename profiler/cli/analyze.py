@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from profiler.cli.output import json_option
+from profiler.cli.output import json_option, salvage_option
 from profiler.cli.progress import show_progress
 from profiler.cli.root import EXIT_STATUS, Settings, common_options
 from profiler.cli.verdict import conclude
@@ -35,12 +35,20 @@ Examples:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Its source tree, same version.",
 )
+@salvage_option
 @click.option("--report/--no-report", default=True, show_default=True, help="Write report.html and the PNGs.")
 @json_option
 @common_options
 @click.pass_obj
 def command(
-    settings: Settings, *, run: Path, vmlinux: Path | None, source: Path | None, report: bool, as_json: bool
+    settings: Settings,
+    *,
+    run: Path,
+    vmlinux: Path | None,
+    source: Path | None,
+    salvage: bool,
+    report: bool,
+    as_json: bool,
 ) -> int:
     """Analyze a recording again, offline, and replace its analysis.json.
 
@@ -50,7 +58,7 @@ def command(
 
     given = given_kernel(recording.read_manifest(run), vmlinux, source) if vmlinux or source else None
     with show_progress(quiet=settings.quiet) as progress:
-        analysis = pipeline.analyze(run, kernel=given, progress=progress)
+        analysis = pipeline.analyze(run, kernel=given, salvage=salvage, progress=progress)
     return conclude(analysis, run, as_json=as_json, report=report)
 
 

@@ -110,9 +110,13 @@ def scenario_names() -> list[str]:
 
 
 def check_names(campaign: Campaign) -> None:
-    """Raises UsageError on an unknown scenario, before anything is run."""
+    """Raises UsageError on an unknown scenario or target, before anything is run."""
+    from profiler.target import check_spec
+
     for scenario in campaign.scenarios:
         find_scenario(scenario)
+    for target in campaign.targets:
+        check_spec(target)
 
 
 def default_jobs() -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from profiler.cli.names import check_errno, check_syscall, complete_errno, complete_syscall
-from profiler.cli.output import json_option
+from profiler.cli.output import json_option, salvage_option
 from profiler.cli.progress import show_progress
 from profiler.cli.root import EXIT_STATUS, Settings, common_options
 from profiler.cli.verdict import conclude
@@ -26,7 +26,9 @@ Examples:
 )
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.option(
-    "--vmlinux", type=click.Path(exists=True, path_type=Path), help="The kernel recorded, with debug information."
+    "--vmlinux",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The kernel recorded, with debug information.",
 )
 @click.option(
     "--source", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Its source tree, same version."
@@ -35,6 +37,7 @@ Examples:
 @click.option("--errno", metavar="NAME", shell_complete=complete_errno, help="The errno it failed with.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Directory of the new run.")
 @click.option("--force", is_flag=True, help="Replace the output directory if it exists.")
+@salvage_option
 @click.option("--report/--no-report", default=True, show_default=True, help="Write report.html and the PNGs.")
 @json_option
 @common_options
@@ -49,6 +52,7 @@ def command(
     errno: str | None,
     output: Path,
     force: bool,
+    salvage: bool,
     report: bool,
     as_json: bool,
 ) -> int:
@@ -58,6 +62,8 @@ def command(
     per source line, and no verdict.
     """
     check_directory(data, output)
+    if bool(syscall) != bool(errno):
+        raise UsageError("--syscall and --errno go together", hint="give both, or neither for a profile alone")
     from profiler import importing
 
     with show_progress(quiet=settings.quiet) as progress:
@@ -69,6 +75,7 @@ def command(
             errno=check_errno(errno) if errno else "",
             out=output,
             force=force,
+            salvage=salvage,
             progress=progress,
         )
     return conclude(analysis, output, as_json=as_json, report=report)

@@ -8,6 +8,9 @@ from typing import Any
 
 import click
 
+salvage_option = click.option(
+    "--salvage", is_flag=True, help="Take what is whole of perf data that are cut short or damaged."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from profiler.cli.output import print_json
+from profiler.errors import ProfilerError
 from profiler.model import EXIT_CODES, Analysis
 
 REPORT = "report.html"
@@ -15,7 +16,7 @@ REPORT = "report.html"
 
 def conclude(analysis: Analysis, directory: Path, *, as_json: bool, report: bool) -> int:
     """Print `analysis`, write its report into `directory` if asked, and return the exit code."""
-    files = write_report(analysis, directory) if report else []
+    files = _write_report_beside(analysis, directory) if report else []
     if as_json:
         print_json(analysis.to_json())
     else:
@@ -24,6 +25,17 @@ def conclude(analysis: Analysis, directory: Path, *, as_json: bool, report: bool
         for file in files:
             click.echo(f"wrote     {file}")
     return EXIT_CODES[analysis.conclusion]
+
+
+def _write_report_beside(analysis: Analysis, directory: Path) -> list[Path]:
+    """The report in the run's own directory. Raises ProfilerError: whatever happens now, the run itself is whole."""
+    try:
+        return write_report(analysis, directory)
+    except OSError as error:
+        raise ProfilerError(
+            f"the report could not be written into {directory}: {error.strerror or error}",
+            hint=f"recording and analysis are whole; `whyerrno report {directory} -o DIRECTORY` writes the report",
+        ) from error
 
 
 def write_report(analysis: Analysis, directory: Path) -> list[Path]:

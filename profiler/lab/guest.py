@@ -212,7 +212,10 @@ def _prepare(directory: Path, kernel: Kernel, files: Mapping[str, Path], cache: 
         with (directory / "disk").open("wb") as disk:
             disk.truncate(DISK_BYTES)
     except OSError as error:
-        raise TargetError(f"the guest's image could not be made: {error}", hint="free some space there") from error
+        raise TargetError(
+            f"the guest's image could not be made in {directory.parent}: {error.strerror or error}",
+            hint="free some space there, or name another place with TMPDIR",
+        ) from error
 
 
 def _owned_by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:

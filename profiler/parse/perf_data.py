@@ -141,7 +141,7 @@ class _Reading:
         records, trouble = perf_compressed.expand(self._packed, name)
         self._packed = []
         if trouble and not self._salvage:
-            raise InputError(f"{name}: {trouble}", hint="reading with salvage takes the records before it")
+            raise InputError(f"{name}: {trouble}", hint="--salvage takes the records before it")
         if trouble:
             self._faults.add(len(records), f"{name}: {trouble}")
         return Stream(memoryview(records), 0, len(records), f"{name} (expanded)")

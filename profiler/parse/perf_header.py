@@ -14,7 +14,7 @@ from profiler.parse import perf_format as fmt
 from profiler.parse.faults import Faults
 from profiler.parse.perf_attr import Attr, decode_attr
 
-_SALVAGE_HINT = "reading with salvage takes what is whole"
+_SALVAGE_HINT = "--salvage takes what is whole"
 
 
 @dataclass(slots=True)
@@ -78,7 +78,9 @@ def _check_magic(data: memoryview, name: str) -> None:
     if magic == fmt.MAGIC_VERSION_1:
         raise InputError(f"{name}: perf.data of version 1", hint="written by a perf older than 2.6.36; record again")
     if magic != fmt.MAGIC:
-        raise InputError(f"{name}: not a perf.data file: it does not start with PERFILE2")
+        raise InputError(
+            f"{name}: not a perf.data file: it does not start with PERFILE2", hint="give a file that perf record wrote"
+        )
     if len(data) < fmt.PIPE_HEADER_SIZE:
         raise InputError(f"{name}: cut inside the file header, at {len(data)} bytes")
 

@@ -42,7 +42,7 @@ class DamagedRecordError(InputError):
     """A record that cannot be stepped over. `offset` is into the file."""
 
     def __init__(self, message: str, offset: int) -> None:
-        super().__init__(message, hint="reading with salvage takes the records before it")
+        super().__init__(message, hint="--salvage takes the records before it")
         self.offset = offset
 
 

@@ -11,6 +11,8 @@ from profiler.record.spawn import Child, run, spawn, wait_readable
 START_SECONDS = 60.0
 STOP_SECONDS = 90.0
 BUFFER = "2M"  # per CPU: over one second of samples at 16 kHz
+OLDEST = [5, 9]  # has --control, and its answers
+_NEWER = "perf 5.9 or later is needed: install linux-perf (Debian) or linux-tools-generic (Ubuntu)"
 DISK_FULL = os.strerror(errno.ENOSPC)
 PARANOID = "/proc/sys/kernel/perf_event_paranoid"
 
@@ -38,11 +40,15 @@ def find_perf() -> str:
 
 
 def perf_version(perf: str) -> str:
-    """As "6.1.187". Raises MissingError where the program is a wrapper that finds no perf for this kernel."""
+    """As "6.1.187". Raises MissingError where perf is too old, or a wrapper that finds no perf for this kernel."""
     status, output = run([perf, "--version"], env=environment())
     for line in output.splitlines():
         if line.startswith("perf version "):
-            return line.removeprefix("perf version ").strip()
+            version = line.removeprefix("perf version ").strip()
+            numbers = [int(part) for part in version.split(".")[:2] if part.isdecimal()]
+            if numbers and numbers < OLDEST:
+                raise MissingError(f"{perf} is too old: version {version}", hint=_NEWER)
+            return version
     raise MissingError(
         f"{perf} does not work (exit status {status}: {output.strip()[:200]})",
         hint="install linux-perf (Debian) or linux-tools-$(uname -r) (Ubuntu)",
@@ -222,7 +228,7 @@ def check_whole(path: str) -> None:
 def _start_error(problem: str) -> RecordError | MissingError:
     line = " ".join(problem.split())[:300]
     if "unknown option" in problem or "unrecognized" in problem:
-        return MissingError(f"the target's perf is too old: {line}", hint="perf 5.9 or later is needed")
+        return MissingError(f"the target's perf is too old: {line}", hint=_NEWER)
     refused = ("limited", "Permission denied", "not permitted", "No permission", "EACCES", "EPERM")
     if any(word in problem for word in refused) and "paranoid" in problem:
         return MissingError(

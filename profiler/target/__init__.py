@@ -25,7 +25,7 @@ from profiler.target.local import Local
 from profiler.target.session import Session, Target
 from profiler.target.vm import VirtualMachine
 
-__all__ = ["Session", "Target", "open_target"]
+__all__ = ["Session", "Target", "check_spec", "open_target"]
 
 _VERSION = re.compile(r"^\d[\w.+~:-]*$")  # of a package, or how it begins
 Progress = Callable[[str, float | None], None]  # what is being done, and how much of it (0 to 1) where known
@@ -40,14 +40,28 @@ def open_target(spec: str, *, progress: Progress = _quiet) -> Target:
 
     Raises UsageError for an unknown specification, MissingError where a kernel cannot be had.
     """
-    kind, _, rest = spec.partition(":")
+    check_spec(spec)
     if spec == "local":
         return Local()
-    if kind == "vm" and rest:
-        if _VERSION.match(rest) and not Path(rest).is_dir():
-            return VirtualMachine(spec, lab.find(rest) or lab.fetch(rest, progress))
-        return VirtualMachine(spec, lab.from_path(Path(rest)))
-    raise UsageError(f"there is no target {spec!r}", hint=f"{_nearest(spec)}targets are local, vm:VERSION and vm:PATH")
+    rest = spec.removeprefix("vm:")
+    if _names_version(rest):
+        return VirtualMachine(spec, lab.find(rest) or lab.fetch(rest, progress))
+    return VirtualMachine(spec, lab.from_path(Path(rest)))
+
+
+def check_spec(spec: str) -> None:
+    """Raises UsageError unless `spec` has the form of a target and a path in it is a directory."""
+    rest = spec.removeprefix("vm:") if spec.startswith("vm:") else ""
+    if spec != "local" and not rest:
+        hint = f"{_nearest(spec)}targets are local, vm:VERSION and vm:PATH"
+        raise UsageError(f"there is no target {spec!r}", hint=hint)
+    if rest and not _names_version(rest) and not Path(rest).expanduser().is_dir():
+        hint = "vm:VERSION names a stock kernel, as in vm:6.1, vm:PATH a kernel build tree or an unpacked package"
+        raise UsageError(f"target {spec}: {rest} is neither a version nor a directory", hint=hint)
+
+
+def _names_version(rest: str) -> bool:
+    return _VERSION.match(rest) is not None and not Path(rest).is_dir()
 
 
 def _nearest(spec: str) -> str:

@@ -42,14 +42,21 @@ def may_record() -> MissingError | None:
 
 
 def sees_symbols() -> MissingError | None:
-    """Kernel addresses in /proc/kallsyms are zero for users that kptr_restrict keeps out."""
-    level = _sysctl("kernel/kptr_restrict")
-    shown = {0: has_capability(_CAP_SYSLOG) or (_sysctl("kernel/perf_event_paranoid") or 0) <= 1}
-    if level is None or shown.get(level, level == 1 and has_capability(_CAP_SYSLOG)):
+    """Addresses in /proc/kallsyms are zero for users whom kptr_restrict, or at 0 perf_event_paranoid, keeps out.
+
+    kallsyms_show_value() in kernel/ksyms_common.c: 2 hides them from everybody, 1 from users without CAP_SYSLOG,
+    0 from the same users while perf_event_paranoid is above 1.
+    """
+    level, paranoid = _sysctl("kernel/kptr_restrict"), _sysctl("kernel/perf_event_paranoid") or 0
+    trusted = has_capability(_CAP_SYSLOG)
+    if level is None or (level <= 1 and trusted) or (level <= 0 and paranoid <= 1):
         return None
+    wrong = ["kernel.kptr_restrict=0"] if level > 0 else []
+    wrong += ["kernel.perf_event_paranoid=1"] if paranoid > 1 and not trusted else []
     return MissingError(
-        f"kernel addresses are hidden from this user (kernel.kptr_restrict is {level})",
-        hint="run as root, or: sudo sysctl kernel.kptr_restrict=0; a vm: target needs neither",
+        "kernel addresses are hidden from this user "
+        f"(kernel.kptr_restrict is {level}, kernel.perf_event_paranoid {paranoid})",
+        hint=f"{'run as root, or: ' if level <= 1 else ''}sudo sysctl {' '.join(wrong)}; a vm: target needs neither",
     )
 
 

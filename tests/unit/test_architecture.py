@@ -36,9 +36,10 @@ ALLOWED: dict[str, set[str]] = {
     "profiler.campaign": NOUNS,
     # Where results meet: from samples, code and walks to one Analysis.
     "profiler.conclude": NOUNS | {"profiler", "profiler.parse", "profiler.debuginfo", "profiler.infer"},
-    "profiler.tables": {"profiler.model"},
+    "profiler.tables": {"profiler.model", "profiler.recording"},
+    "profiler.kaslr": NOUNS | {"profiler.debuginfo"},
     "profiler.pipeline": NOUNS
-    | {"profiler.tables"}
+    | {"profiler.tables", "profiler.kaslr"}
     | {"profiler", "profiler.conclude", "profiler.parse", "profiler.debuginfo", "profiler.infer"}
     | {"profiler.target", "profiler.lab", "profiler.record", "loadgen"},
 }
