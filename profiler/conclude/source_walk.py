@@ -142,6 +142,9 @@ class _Walker:
         return self._solve(body)
 
     def _solve(self, instance: _Instance) -> SolvedCall | None:
+        _, following = self.calls_at.get((instance.machine, instance.path), (0, 0))
+        if following and base_name(self.located.calls[following].node.name) == instance.function:
+            return self.solve_machine(following)  # partial inlining: the rest of this function is one of its own
         flow = self.flow_of(instance.function, instance.file, instance.near)
         if flow is None:
             return None
@@ -295,7 +298,7 @@ def _result_place(node: FlowNode) -> str:
     """The variable that takes what a call in the node returns, or the return value itself."""
     if node.returned is not None and node.returned.calls:
         return RETURN_PLACE
-    return next((a.target for a in node.assigns if a.operator == "=" and a.value.calls), "")
+    return next((_variable(a) for a in node.assigns if a.operator == "=" and a.value.calls), "")
 
 
 def _edges(node: FlowNode, out: list[FlowEdge]) -> Iterable[Edge]:
@@ -363,8 +366,13 @@ def _steps(node: FlowNode, address: int, errno: tuple[str, int], *, called: bool
 
 def _assignment(assignment: Assignment, address: int, errno: tuple[str, int]) -> Step:
     if assignment.operator == "=":
-        return _value(assignment.target, assignment.value, address, errno)
+        return _value(_variable(assignment), assignment.value, address, errno)
     return Step(address, assignment.target, StepKind.UNKNOWN)
+
+
+def _variable(assignment: Assignment) -> str:
+    """Its target; a pointer's declaration with initialiser (`struct file *f = ...`) has the star in it."""
+    return assignment.target.lstrip("* ")
 
 
 def _value(place: str, value: Value, address: int, errno: tuple[str, int]) -> Step:

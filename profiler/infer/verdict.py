@@ -237,8 +237,16 @@ def _jump_choice(call: SolvedCall, origin: Origin, walk: list[Node], index: int)
 
 
 def _leads_elsewhere(call: SolvedCall, origin: Origin, blocks: list[Block], state: State) -> bool:
-    """Whether a walk that goes on in `state` behind `blocks` can return something of another origin."""
-    return any(found != origin for found in call.walks.slicer.resolve(blocks, state))
+    """Whether a walk that goes on in `state` behind `blocks` can return something else.
+
+    Another constant of the same errno is the same value: compilers repeat a constant on both sides of a branch
+    that only cleans up (handle_mounts on 6.12).
+    """
+    same = (OriginKind.CONSTANT, OriginKind.FLAGS)
+    return any(
+        not isinstance(found, Origin) or (found != origin and found.kind not in same)
+        for found in call.walks.slicer.resolve(blocks, state)
+    )
 
 
 def _is_forced(call: SolvedCall, origin: Origin, walk: list[Node], index: int) -> bool:
