@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -191,3 +192,43 @@ def test_a_file_that_is_none_of_perfs_is_refused(tmp_path: Path, content: bytes,
     path.write_bytes(content)
     with pytest.raises(InputError, match=message):
         recording.data_name(path)
+
+
+def test_what_is_no_run_is_not_replaced_by_force(tmp_path: Path) -> None:
+    """--force is for earlier runs: a directory of other things, a file or a link stays as it is."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis").touch()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(earlier_run(tmp_path / "run"))
+    for name in ("home", "file", "link"):
+        with pytest.raises(UsageError, match="is not a run"), recording.new_directory(tmp_path / name, force=True):
+            pytest.fail("must not begin")
+    assert names(tmp_path / "home") == ["thesis"]
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_an_empty_directory_may_be_replaced(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    with recording.new_directory(tmp_path / "one", force=True) as partial:
+        (partial / "new").touch()
+    assert names(tmp_path / "one") == ["new"]
+
+
+def test_a_directory_that_cannot_be_made_is_a_wrong_request(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot be made"), recording.new_directory(tmp_path / "file" / "one"):
+        pytest.fail("must not begin")
+
+
+def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
+    """Opening it would wait for a writer."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="not a regular file"):
+        recording.data_name(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("schema", ["9", None, [1]])
+def test_a_schema_that_is_no_number_is_damage(tmp_path: Path, schema: object) -> None:
+    (tmp_path / recording.MANIFEST).write_text(json.dumps({**manifest().to_json(), "schema": schema}))
+    with pytest.raises(InputError, match=r"manifest\.json: not of the expected shape"):
+        recording.read_manifest(tmp_path)
