@@ -1,8 +1,12 @@
 """What every test shares: a way to say that something needed is not here."""
 
 import os
+import signal
 
 import pytest
+
+# A runner started in the background ignores Ctrl-C, and hands that on to every process the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def require(condition: object, reason: str) -> None:

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from profiler import lab, recording
-from profiler.errors import ProfilerError
+from profiler import recording
 from profiler.model import EXIT_CODES
-from tests.conftest import require
+from tests.vm.kernels import kernel_of
 
 pytestmark = pytest.mark.vm
 
@@ -28,10 +27,7 @@ CONCLUDED = set(EXIT_CODES.values()) - {4}  # which site is right is judged else
 @pytest.fixture(scope="module", autouse=True)
 def kernel() -> None:
     """A kernel to run on, fetched where it is not here."""
-    try:
-        assert lab.find("6.1") or lab.fetch("6.1", lambda phase, fraction: None)
-    except ProfilerError as error:
-        require(False, f"kernel 6.1 cannot be had here: {error}")
+    kernel_of("6.1")
 
 
 def whyerrno(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,6 @@ import drgn
 import numpy as np
 import pytest
 
-from profiler import lab
 from profiler.debuginfo.c_functions import SourceFile
 from profiler.debuginfo.c_preprocessor import Config, read_config
 from profiler.debuginfo.lines import DEBIAN_BUILD, Frames, LineTable
@@ -22,21 +21,14 @@ from profiler.debuginfo.source_flow import FlowNode, SourceFlow, errno_statement
 from profiler.debuginfo.vmlinux import Vmlinux
 from profiler.model import Kernel
 from tests.conftest import require
+from tests.vm.kernels import VERSIONS, kernel_of
 
-VERSIONS = ("5.10", "6.1", "6.12", "7.3")
 ADDRESSES = 3000
 pytestmark = pytest.mark.parametrize("version", VERSIONS)
 
 
-@cache
-def kernel(version: str) -> Kernel | None:
-    return lab.find(version)
-
-
 def cached_kernel(version: str) -> tuple[Kernel, Vmlinux, SourceTree]:
-    found = kernel(version)
-    require(found and found.vmlinux and found.source, f"no {version} kernel cached; `whyerrno kernels fetch {version}`")
-    assert found is not None
+    found = kernel_of(version)
     assert found.vmlinux is not None
     assert found.source is not None
     return found, Vmlinux(found.vmlinux), SourceTree(found.source)

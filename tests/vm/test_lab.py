@@ -18,24 +18,13 @@ from typing import Any
 import pytest
 
 from profiler import lab
-from profiler.errors import ProfilerError, TargetError
+from profiler.errors import TargetError
 from profiler.lab import guest, leftovers, qemu
 from profiler.model import Kernel
 from profiler.target import Session, open_target
-from tests.conftest import require
+from tests.vm.kernels import VERSIONS, kernel_of
 
 pytestmark = pytest.mark.vm
-
-VERSIONS = ("5.10", "6.1", "6.12", "7.3")
-
-
-def kernel_of(version: str) -> Kernel:
-    """A cached kernel, or one fetched now."""
-    try:
-        return lab.find(version) or lab.fetch(version, lambda phase, fraction: None)
-    except ProfilerError as error:
-        require(False, f"kernel {version} cannot be had here: {error}")
-        raise
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,14 @@ import numpy as np
 import pytest
 
 from loadgen.build import loop_library
-from profiler import lab
 from profiler.model import PerfRecording
 from profiler.parse import perf_data
 from profiler.target import Session, open_target
 from tests.conftest import require
+from tests.vm.kernels import VERSIONS, kernel_of
 
 pytestmark = pytest.mark.vm
 
-VERSIONS = ("5.10", "6.1", "6.12", "7.3")
 LOOP, REPRO = "/whyerrno/loop.so", "/whyerrno/repro"
 BIND = {"syscall": "bind", "syscall_number": 49, "errno": "EADDRINUSE", "errno_number": 98}
 CHDIR = {"syscall": "chdir", "syscall_number": 80, "errno": "EACCES", "errno_number": 13}
@@ -38,7 +37,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module", params=VERSIONS)
 def session(request: pytest.FixtureRequest, files: dict[str, Path]) -> Iterator[Session]:
     require(shutil.which("qemu-system-x86_64"), "no QEMU")
-    require(lab.find(request.param), f"no {request.param} kernel in the cache; `whyerrno kernels fetch`")
+    kernel_of(request.param)
     with open_target(f"vm:{request.param}").session(files) as booted:
         yield booted
 

@@ -12,14 +12,13 @@ import pytest
 
 from loadgen.build import loop_library
 from loadgen.scenarios import SCENARIOS
-from profiler import lab
 from profiler.target import open_target
 from tests.conftest import require
+from tests.vm.kernels import VERSIONS, kernel_of
 
 pytestmark = pytest.mark.vm
 
 SECONDS = 0.3
-VERSIONS = ("5.10", "6.1", "6.12", "7.3")
 
 
 def outcomes(version: str, cache: Path) -> dict[str, dict[str, Any]]:
@@ -54,9 +53,7 @@ def table(version: str, found: dict[str, dict[str, Any]]) -> str:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_scenario_fails_as_declared_and_leaves_nothing(version: str, tmp_path: Path) -> None:
     require(shutil.which("qemu-system-x86_64"), "no QEMU")
-    require(lab.find(version), f"no {version} kernel in the cache; `whyerrno kernels fetch {version}`")
-    kernel = lab.find(version)
-    assert kernel is not None
+    kernel = kernel_of(version)
     found = outcomes(version, tmp_path)
     assert set(found) == set(SCENARIOS)
     wrong = {name: record for name, record in found.items() if not as_declared(name, record, kernel.release)}
@@ -76,7 +73,7 @@ def as_declared(name: str, record: dict[str, Any], release: str) -> bool:
 def test_the_loop_stops_before_it_has_eaten_the_memory(tmp_path: Path) -> None:
     """The kernel log then holds no word of the OOM killer, and the load lives to say why it stopped."""
     require(shutil.which("qemu-system-x86_64"), "no QEMU")
-    require(lab.find("6.1"), "no 6.1 kernel in the cache; `whyerrno kernels fetch 6.1`")
+    kernel_of("6.1")
     library = loop_library(tmp_path)
     script = Path(__file__).with_name("memory_guard.py")
     with open_target("vm:6.1").session({"/memory_guard.py": script, "/loop.so": library}) as session:

@@ -9,6 +9,7 @@ import pytest
 from profiler.lab import list_cached
 from tests import truth
 from tests.conftest import require
+from tests.vm.kernels import VERSIONS, kernel_of
 
 SAME = {"EAGAIN": "E(AGAIN|WOULDBLOCK)"}
 CONDITION = re.compile(r"\b(if|while|switch)\b|for_each|while_each|\?|&&|\|\|")
@@ -17,6 +18,8 @@ CONDITION = re.compile(r"\b(if|while|switch)\b|for_each|while_each|\?|&&|\|\|")
 @cache
 def source_trees() -> dict[str, Path]:
     """By package version, those that the truth files speak of."""
+    for version in VERSIONS:
+        kernel_of(version)
     cached = {kernel.package_version: kernel.source for kernel in list_cached()}
     return {version: tree for version in truth.PACKAGE_VERSIONS if (tree := cached.get(version)) is not None}
 
