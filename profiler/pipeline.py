@@ -29,6 +29,7 @@ from profiler.errors import (
     TargetError,
     UsageError,
 )
+from profiler.lab import programs
 from profiler.model import MANIFEST_SCHEMA, Analysis, Kernel, KernelId, LoadResult, Manifest, PerfRecording
 from profiler.parse import annotated_samples, perf_annotate, perf_data, perf_script
 from profiler.syscalls import NUMBERS
@@ -62,7 +63,9 @@ def diagnose(request: RunRequest, out: Path, *, force: bool = False, progress: P
     """Record and analyze. Raises MissingError before it records where the kernel has no debug info here."""
     recording.check_free(out, force=force)
     _check_program(request)
-    require_debug_info(open_target(request.target, progress=progress).kernel(), request.target)
+    target = open_target(request.target, progress=progress)
+    target.check()
+    require_debug_info(target.kernel(), request.target)
     return analyze(record(request, out, force=force, progress=progress), progress=progress)
 
 
@@ -132,6 +135,7 @@ def _check_program(request: RunRequest) -> None:
 def _program(name: str) -> Path:
     found = shutil.which(name)
     if found is not None:
+        programs.require_runnable(Path(found))
         return Path(found).resolve()
     if "/" not in name and Path(name).is_file():
         raise UsageError(f"{name} is not among the programs of PATH", hint=f"give its path: ./{name}")
@@ -175,7 +179,7 @@ def _run_recorder(session: Session, request: RunRequest, progress: Progress) -> 
                 last.update(message)
 
     argv = [session.python, "-m", "profiler.record", "job.json", "out"]
-    done = session.run(argv, timeout=request.seconds + _GRACE_SECONDS, on_line=on_line)
+    done = session.run(argv, timeout=request.seconds + _GRACE_SECONDS, on_line=on_line, name="the recording")
     if "error" in last:
         kinds: dict[str, type[ProfilerError]] = {"missing": MissingError, "usage": UsageError}
         raise kinds.get(str(last.get("kind")), RecordError)(str(last["error"]), hint=str(last.get("hint", "")))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from profiler import process
 from profiler.errors import MissingError, TargetError
-from profiler.lab import archive, image, leftovers, qemu, store
+from profiler.lab import archive, image, leftovers, programs, qemu, store
 from profiler.lab.channel import LONGEST_SCRIPT, Channel, ChannelClosed, ChannelSilent
 from profiler.model import Kernel
 from profiler.process import Completed
@@ -25,7 +25,9 @@ BOOT_SECONDS = 180.0  # an emulated guest needs 3; the rest is for machines that
 DISK_BYTES = 4 << 30  # sparse: takes only what is written
 _DISK = "/dev/vda"
 _COPY_SECONDS = 300.0
-_CONSOLE_LINES = 4
+_CONSOLE_LINES = 2
+CONSOLES = "consoles"  # in the cache: those of guests that failed
+_CONSOLES_KEPT = 20
 
 
 class Guest:
@@ -50,12 +52,14 @@ class Guest:
         """Files passed to `boot` lie where they were asked for."""
         return guest_path
 
-    def run(self, argv: list[str], *, timeout: float, on_line: Callable[[str], None] | None = None) -> Completed:
-        """Run a program in the working directory; standard error comes with the output.
+    def run(
+        self, argv: list[str], *, timeout: float, on_line: Callable[[str], None] | None = None, name: str = ""
+    ) -> Completed:
+        """Run a program in the working directory; standard error comes with the output. Errors call it `name`.
 
         Raises TargetError when the guest panics, is killed, or the deadline (seconds) passes.
         """
-        return self._script(f"cd {self.workdir} && exec {shlex.join(argv)}", argv[0], timeout, on_line)
+        return self._script(f"cd {self.workdir} && exec {shlex.join(argv)}", name or argv[0], timeout, on_line)
 
     def put(self, local: Path, remote: str) -> None:
         """Copy a file or a directory into the guest. Libraries of programs do not follow; see `files` of `boot`."""
@@ -180,7 +184,7 @@ def boot(
         raise MissingError(f"vm targets need an {store.ARCH} machine, this is {platform.machine()}")
     if kernel.image is None:
         raise MissingError(f"{kernel.release} has no bootable image", hint="a vm target needs a bzImage")
-    process.find(qemu.PROGRAM)
+    require_programs()
     leftovers.remove()
     ours, theirs = socket.socketpair()
     with leftovers.directory("vm") as directory, ours, theirs:
@@ -201,9 +205,33 @@ def boot(
             leftovers.note_process(directory, running.pid)
             theirs.close()  # now only QEMU holds that end, so its death closes the channel
             guest = Guest(directory, Channel(ours), running)
-            guest.wait_ready(boot_timeout)
-            (directory / "initrd").unlink()
-            yield guest
+            with _console_kept(guest, cache / CONSOLES):
+                guest.wait_ready(boot_timeout)
+                (directory / "initrd").unlink()
+                yield guest
+
+
+@contextlib.contextmanager
+def _console_kept(guest: Guest, into: Path) -> Iterator[None]:
+    """Where a guest fails its console outlives it, and the error says where; those of the last failures are kept."""
+    try:
+        yield
+    except TargetError as error:
+        with contextlib.suppress(OSError):
+            into.mkdir(parents=True, exist_ok=True)
+            kept = into / f"{guest.console.parent.name}.log"
+            shutil.copyfile(guest.console, kept)
+            error.hint = f"{error.hint}; the whole console is kept in {kept}".removeprefix("; ")
+            for old in sorted(into.glob("*.log"), key=lambda path: path.stat().st_mtime)[:-_CONSOLES_KEPT]:
+                old.unlink()
+        raise
+
+
+def require_programs() -> None:
+    """Raises MissingError where QEMU, or a program that goes into the guest, is not on this machine."""
+    process.find(qemu.PROGRAM)
+    process.find("busybox")
+    programs.perf()
 
 
 def _prepare(directory: Path, kernel: Kernel, files: Mapping[str, Path], cache: Path) -> None:

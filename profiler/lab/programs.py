@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from profiler import process
-from profiler.errors import MissingError
+from profiler.errors import MissingError, UsageError
 
 # libm.so.6 => /lib/x86_64-linux-gnu/libm.so.6 (0x00007f9c2df20000)
 # /lib64/ld-linux-x86-64.so.2 (0x00007f9c2e9c7000)
@@ -28,6 +28,9 @@ _UNUSED_MODULES = re.compile(r"^(turtle|pydoc|pickletools|doctest|imaplib|antigr
 _UNUSED_EXTENSIONS = re.compile(
     r"^(_test|_xxtest|xxlimited|_tkinter|_sqlite3|_curses|_dbm|_gdbm|_ctypes_test|nis|ossaudio|audioop)"
 )
+
+
+_MACHINES = (62, 3)  # e_machine of ELF: EM_X86_64, and EM_386, which Debian's kernels run as well
 
 
 def guest_path(path: str) -> str:
@@ -72,6 +75,22 @@ def interpreter(script: Path) -> Path | None:
         found = shutil.which(next((word for word in words[1:] if not word.startswith("-") and "=" not in word), ""))
         return Path(found) if found else None
     return Path(words[0]) if words and Path(words[0]).is_file() else None
+
+
+def require_runnable(path: Path) -> None:
+    """Raises UsageError on an executable file that no kernel here can start, MissingError without its interpreter."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if head.startswith(b"#!"):
+        if interpreter(path) is None:
+            named = head[2:].split(b"\n")[0].decode("utf-8", "replace").strip()
+            raise MissingError(f"the interpreter of {path}, {named}, is not on this machine", hint="see its first line")
+    elif not head.startswith(b"\x7fELF"):
+        raise UsageError(
+            f"{path} is no program: neither ELF nor a script", hint="a script begins with #! and its shell"
+        )
+    elif int.from_bytes(head[18:20], "little") not in _MACHINES:
+        raise UsageError(f"{path} is a program for another processor", hint="compile it for x86-64")
 
 
 def needed_by(path: Path) -> dict[str, Path]:

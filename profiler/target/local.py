@@ -35,6 +35,9 @@ class Local:
     spec = "local"
     emulated = False
 
+    def check(self) -> None:
+        checks.require_all()
+
     def kernel(self) -> Kernel | None:
         """The running kernel; its parts are None where they are not in the usual places.
 
@@ -55,7 +58,7 @@ class Local:
     @contextlib.contextmanager
     def session(self, files: Mapping[str, Path]) -> Iterator[Session]:
         """Raises MissingError, saying what to do, where recording is not possible here."""
-        checks.require_all()
+        self.check()
         leftovers.remove()
         with leftovers.directory("local") as directory:
             yield LocalSession(directory, files)
@@ -73,7 +76,9 @@ class LocalSession:
         """A file that is on this machine already stays where it is."""
         return str(self._files.get(guest_path, guest_path))
 
-    def run(self, argv: list[str], *, timeout: float, on_line: Callable[[str], None] | None = None) -> Completed:
+    def run(
+        self, argv: list[str], *, timeout: float, on_line: Callable[[str], None] | None = None, name: str = ""
+    ) -> Completed:
         packages = str(Path(__file__).resolve().parent.parent.parent)
         pythonpath = os.pathsep.join(filter(None, (packages, os.environ.get("PYTHONPATH", ""))))
         try:
@@ -87,7 +92,7 @@ class LocalSession:
                 merge=True,
             )
         except process.ProcessError as error:
-            raise TargetError(str(error)) from error
+            raise TargetError(f"{name or argv[0]} did not end within {timeout:g} s", hint="it was stopped") from error
 
     def put(self, local: Path, remote: str) -> None:
         _copy(local, Path(self.workdir, remote))

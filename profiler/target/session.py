@@ -31,8 +31,12 @@ class Session(Protocol):
     def path(self, guest_path: str) -> str:
         """Where a file passed to `session(files=...)` lies on this target."""
 
-    def run(self, argv: list[str], *, timeout: float, on_line: Callable[[str], None] | None = None) -> Completed:
+    def run(
+        self, argv: list[str], *, timeout: float, on_line: Callable[[str], None] | None = None, name: str = ""
+    ) -> Completed:
         """Run a program in `workdir` with no input; standard error comes with the output, line by line to `on_line`.
+
+        name  what errors call it; by default its first argument
 
         Raises TargetError when the deadline (seconds) passes or the target fails; an exit code other than 0
         is returned.
@@ -51,6 +55,9 @@ class Target(Protocol):
     @property
     def emulated(self) -> bool:
         """Under TCG: samples land on the heads of translation blocks."""
+
+    def check(self) -> None:
+        """Raises MissingError, saying what to do, where the target lacks a program or a permission."""
 
     def kernel(self) -> Kernel | None:
         """The kernel that runs there, with what of it lies on this machine."""

@@ -26,6 +26,9 @@ class VirtualMachine:
     def emulated(self) -> bool:
         return self.accelerator == "tcg"
 
+    def check(self) -> None:
+        guest.require_programs()
+
     def kernel(self) -> Kernel | None:
         return self._kernel
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from profiler.errors import UsageError
+from profiler.errors import MissingError, ProfilerError, UsageError
 from profiler.lab import channel, cpio, image, modules, programs, qemu
 from tests.conftest import require
 
@@ -68,6 +68,29 @@ def test_paths_of_this_machine_map_into_a_merged_usr() -> None:
     assert programs.guest_path("/lib/x86_64-linux-gnu/libc.so.6") == "/usr/lib/x86_64-linux-gnu/libc.so.6"
     assert programs.guest_path("/usr/sbin/x") == "/usr/bin/x"
     assert programs.guest_path("/opt/bin/x") == "/opt/bin/x"
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "says"),
+    [
+        (b"just words\n", UsageError, "neither ELF nor a script"),
+        (b"", UsageError, "neither ELF nor a script"),
+        (b"#!/nowhere/sh -e\n", MissingError, r"/nowhere/sh -e, is not on this machine"),
+        (b"\x7fELF" + bytes(14) + (183).to_bytes(2, "little"), UsageError, "another processor"),
+    ],
+)
+def test_what_cannot_be_started_is_told_before_anything_boots(
+    content: bytes, error: type[ProfilerError], says: str, tmp_path: Path
+) -> None:
+    (tmp_path / "load").write_bytes(content)
+    with pytest.raises(error, match=says):
+        programs.require_runnable(tmp_path / "load")
+
+
+def test_programs_and_scripts_can_be_started(tmp_path: Path) -> None:
+    (tmp_path / "script").write_bytes(b"#!/usr/bin/env sh\n")
+    programs.require_runnable(tmp_path / "script")
+    programs.require_runnable(Path("/bin/sh"))
 
 
 def test_a_program_needs_its_libraries_and_a_script_its_interpreter(tmp_path: Path) -> None:

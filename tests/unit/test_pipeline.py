@@ -53,7 +53,9 @@ class FakeSession:
     def path(self, guest_path: str) -> str:
         return guest_path
 
-    def run(self, argv: list[str], *, timeout: float, on_line: Callable[[str], None] | None = None) -> Completed:
+    def run(
+        self, argv: list[str], *, timeout: float, on_line: Callable[[str], None] | None = None, name: str = ""
+    ) -> Completed:
         self.ran = argv
         for line in self.lines:
             assert on_line is not None
@@ -75,6 +77,9 @@ class FakeTarget:
     opened: FakeSession
     spec: str = "vm:toy"
     emulated: bool = True
+
+    def check(self) -> None:
+        """Nothing is missing."""
 
     def kernel(self) -> Kernel | None:
         return None
