@@ -228,7 +228,7 @@ def _assemble(
         candidates=_candidates(code, candidates, best, site, branch),
         evidence=_evidence(blank.samples, candidates, seconds),
         functions=annotate.annotate(code, sources, best, code.histograms(addresses), site, branch),
-        next_steps=[] if is_named else ["record longer (--seconds 30)"],
+        next_steps=[] if is_named else words.longer(subject.manifest),
     )
 
 
@@ -269,6 +269,8 @@ def _confidence(best: verdict.Located, decision: verdict.Decision | None, found:
     """How sure site and branch are. Halved where nothing was seen to decide, or where the origin is no constant; less
     so where the source still shows one, as in a member that was set and is read back."""
     confidence = min(MOST_CONFIDENCE, best.probability * (decision.probability if decision is not None else 0.5))
+    if decision is not None and decision.by_pointer:
+        confidence *= 0.7
     if best.origin.kind in _UNSEEN:
         confidence *= 0.5 if found is None else 0.75
     return confidence

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+
 from profiler.conclude.places import Code, machine_site, site_address
 from profiler.infer.slice import OriginKind
 from profiler.infer.verdict import Located
-from profiler.model import Branch, ErrorSite, LoadResult
+from profiler.model import Branch, ErrorSite, LoadResult, Manifest
 
 PROFILE_ONLY = "a profile per source line; no system call and errno were named, so there is no verdict"
 NAME_THE_CALL = "import again with --syscall NAME --errno NAME for a verdict"
@@ -32,6 +34,18 @@ def undecided(syscall: str, errno: str, places: list[ErrorSite]) -> str:
 
 def too_few(syscall: str, count: int) -> str:
     return f"only {count} samples were taken within {syscall}(): too few to name a path"
+
+
+def longer(manifest: Manifest | None) -> list[str]:
+    """The command that gathers more evidence of the same."""
+    if manifest is None or manifest.target == "import":
+        return ["record for longer, with callchains: perf record -a -g -F 8000 -- sleep 30"]
+    load = f"--scenario {manifest.scenario}" if manifest.scenario else ""
+    program = ""
+    if not manifest.scenario:
+        load = f"--syscall {manifest.syscall} --errno {manifest.errno}"
+        program = f" -- {shlex.join(manifest.program)}"
+    return [f"`whyerrno run {load} --target {shlex.quote(manifest.target)} --seconds 30{program}`"]
 
 
 def not_reproduced(syscall: str, errno: str, load: LoadResult) -> str:

@@ -9,7 +9,7 @@ import contextlib
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from profiler.graph import Block, EdgeKind, FunctionGraph, StepKind
 from profiler.infer import evidence
@@ -57,6 +57,7 @@ class Decision:
     probability: float
     before: int  # start of the block it ends or lies in
     after: int | None  # start of the block that followed
+    by_pointer: bool = False  # between it and the origin lies an indirect call: the pointer may have decided instead
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,16 +187,19 @@ def _located(
 
 def decide(located: Located) -> Decision | None:
     """The deciding branch: in the function of origin, else in the nearest caller that had a choice."""
-    origin = located.origin
+    origin, by_pointer = located.origin, False
     for depth in range(len(located.calls) - 1, -1, -1):
         call = located.calls[depth]
         walk = call.walks.best_walk(origin)
         limit = len(walk) if depth == len(located.calls) - 1 else _index_of(walk, origin)
         decision = _last_choice(call, origin, walk, limit)
         if decision is not None:
-            return decision
+            return replace(decision, by_pointer=by_pointer)
         if depth:
-            origin = located.calls[depth - 1].origin_of(call)
+            caller = located.calls[depth - 1]
+            origin = caller.origin_of(call)
+            made = caller.graph.blocks[origin.address].call
+            by_pointer = by_pointer or (made is not None and made.target is None)
     return None
 
 
