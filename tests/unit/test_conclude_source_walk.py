@@ -494,3 +494,75 @@ def test_source_that_never_names_the_errno_has_no_verdict() -> None:
         {"f": 100, "f.bad": 90},
     )
     assert case.verdict is None
+
+
+def test_a_condition_whose_load_was_hoisted_did_not_decide() -> None:
+    """Its line ran, before the condition that stands above it; the machine's deciding jump is the other's."""
+    case = walked(
+        """
+        int f(int a, int *b)
+        {
+            if (a < 0)
+                return -EINVAL;
+            if (*b)
+                return -EINVAL;
+            return 0;
+        }
+        """,
+        """
+        f:
+            mov ecx, [rsi]  ; 5
+            test edi, edi   ; 3
+            js .bad         ; 3
+        .second:
+            test ecx, ecx   ; 5
+            jne .bad        ; 5
+            xor eax, eax    ; 7
+            ret             ; 8
+        .bad:
+            mov eax, -22    ; 8
+            ret             ; 8
+        """,
+        {"f": 100, "f.bad": 90},
+    )
+    assert (case.condition, case.verdict is not None and case.verdict.site.line) == (("a < 0", True), 4)
+
+
+def test_where_the_deciding_jump_has_no_line_the_lines_that_ran_tell() -> None:
+    """Of two alike conditions, the one behind the statement that ran."""
+    source = """
+        int f(int mode, int a)
+        {
+            if (mode) {
+                first();
+                if (a < 0)
+                    return -EINVAL;
+            } else {
+                second();
+                if (a > 9)
+                    return -EINVAL;
+            }
+            return 0;
+        }
+    """
+    assembly = """
+        f:
+            test edi, edi   ; 3
+            je .else        ; 3
+            nop             ; 4
+            test esi, esi   ; 0
+            js .bad         ; 0
+            jmp .out        ; 12
+        .else:
+            nop             ; 8
+            cmp esi, 9      ; 0
+            jg .bad         ; 0
+        .out:
+            xor eax, eax    ; 12
+            ret             ; 13
+        .bad:
+            mov eax, -22    ; 13
+            ret             ; 13
+    """
+    case = walked(source, assembly, {"f": 100, "f.else": 80, "f.bad": 90})
+    assert (case.condition, case.verdict is not None and case.verdict.site.line) == (("a > 9", True), 10)

@@ -336,33 +336,44 @@ def test_a_callee_without_samples_can_return_what_its_code_has() -> None:
     assert by_block.get(SILENT.at["f.via_h"], 0.0) < 0.01
 
 
-def test_a_callee_without_samples_is_unlikely_where_many_are_due() -> None:
-    """Silence of a function that must run through blocks of its own speaks against its call."""
+def test_a_silent_callee_is_the_less_likely_the_more_it_must_run_through() -> None:
+    """Of two silent callees that can return the errno, the one that would have had to be sampled more often."""
     kernel = ToyKernel("""
         f:
             nop
             test edi, edi
-            js .call
-        .own:
-            mov eax, -22
+            js .via_long
+        .via_short:
+            call short
             ret
-        .call:
-            call g
+        .via_long:
+            call long
             ret
-        g:
+        short:
             test esi, esi
             js .bad
-            nop
-            jmp .more
         .bad:
             mov eax, -22
-        .more:
+            ret
+        long:
+            test esi, esi
+            js .two
+        .two:
+            jmp .three
+        .three:
+            jmp .four
+        .four:
+            jmp .bad
+        .bad:
+            mov eax, -22
             ret
     """)
-    few = candidates(solved(kernel, {"f": 1}))
-    many = candidates(solved(kernel, {"f": 3000}))
-    called = [next(p.probability for p in places if p.origin.kind == OriginKind.CALL) for places in (few, many)]
-    assert called[1] < called[0]
+    origin = {name: Origin(OriginKind.CALL, kernel.at[f"f.via_{name}"]) for name in ("short", "long")}
+    ratios = []
+    for count in (30, 3000):
+        by_origin = {place.origin: place.probability for place in candidates(solved(kernel, {"f": count}))}
+        ratios.append(by_origin[origin["long"]] / by_origin[origin["short"]])
+    assert 1 > ratios[0] > ratios[1]
 
 
 def test_emulated_samples_land_on_heads_of_translation_blocks() -> None:

@@ -232,3 +232,14 @@ def test_a_schema_that_is_no_number_is_damage(tmp_path: Path, schema: object) ->
     (tmp_path / recording.MANIFEST).write_text(json.dumps({**manifest().to_json(), "schema": schema}))
     with pytest.raises(InputError, match=r"manifest\.json: not of the expected shape"):
         recording.read_manifest(tmp_path)
+
+
+def test_an_earlier_run_comes_back_when_the_new_one_cannot_take_its_place(tmp_path: Path) -> None:
+    earlier_run(tmp_path / "one")
+    with (
+        pytest.raises(FileNotFoundError),
+        recording.new_directory(tmp_path / "one", force=True) as partial,
+    ):
+        partial.rmdir()
+    assert names(tmp_path / "one") == ["manifest.json"]
+    assert names(tmp_path) == ["one"]
