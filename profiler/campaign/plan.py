@@ -58,7 +58,8 @@ def read(path: Path, *, all_scenarios: Sequence[str]) -> Campaign:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a TOML file: {error}") from error
+        hint = "`whyerrno campaign run --help` shows what one looks like"
+        raise InputError(f"{path}: not a TOML file: {error}", hint=hint) from error
     known = {field.name: field for field in dataclasses.fields(Campaign)}
     for key in table:
         if key not in known:

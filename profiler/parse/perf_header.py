@@ -14,6 +14,7 @@ from profiler.parse import perf_format as fmt
 from profiler.parse.faults import Faults
 from profiler.parse.perf_attr import Attr, decode_attr
 
+_NOTHING_WHOLE = "no sample is in it: record again"
 _SALVAGE_HINT = "--salvage takes what is whole"
 
 
@@ -54,7 +55,8 @@ def read_header(data: memoryview, name: str, *, salvage: bool, faults: Faults) -
     if header_size != fmt.FILE_HEADER_SIZE:
         raise InputError(f"{name}: header of {header_size} bytes at offset 0x8, {fmt.FILE_HEADER_SIZE} expected")
     if len(data) < fmt.FILE_HEADER_SIZE:
-        raise InputError(f"{name}: cut inside the file header, at {len(data)} of {fmt.FILE_HEADER_SIZE} bytes")
+        what = f"{name}: cut inside the file header, at {len(data)} of {fmt.FILE_HEADER_SIZE} bytes"
+        raise InputError(what, hint=_NOTHING_WHOLE)
     attr_size, attrs_at, attrs_size, data_at, data_size = struct.unpack_from("<5Q", data, 16)
     attrs = _read_attrs(data, name, attr_size, attrs_at, attrs_size)
     end = _data_end(data, name, data_at, data_size, salvage=salvage, faults=faults)
@@ -82,7 +84,7 @@ def _check_magic(data: memoryview, name: str) -> None:
             f"{name}: not a perf.data file: it does not start with PERFILE2", hint="give a file that perf record wrote"
         )
     if len(data) < fmt.PIPE_HEADER_SIZE:
-        raise InputError(f"{name}: cut inside the file header, at {len(data)} bytes")
+        raise InputError(f"{name}: cut inside the file header, at {len(data)} bytes", hint=_NOTHING_WHOLE)
 
 
 def _read_attrs(data: memoryview, name: str, attr_size: int, at: int, size: int) -> tuple[Attr, ...]:

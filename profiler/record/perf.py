@@ -47,7 +47,7 @@ def perf_version(perf: str) -> str:
             version = line.removeprefix("perf version ").strip()
             numbers = [int(part) for part in version.split(".")[:2] if part.isdecimal()]
             if numbers and numbers < OLDEST:
-                raise MissingError(f"{perf} is too old: version {version}", hint=_NEWER)
+                raise MissingError(f"perf {version} is too old", hint=_NEWER)
             return version
     raise MissingError(
         f"{perf} does not work (exit status {status}: {output.strip()[:200]})",
