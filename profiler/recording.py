@@ -17,10 +17,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
+import glob
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +43,8 @@ ANALYSIS = "analysis.json"
 PERF_SCRIPT = "perf.script"  # in place of perf.data in an import: the text of perf script
 PERF_ANNOTATE = "perf.annotate"  # or of perf annotate --stdio
 
+_YOUNG_SECONDS = 5.0
+
 _DAMAGED = "the recording is damaged; record again"
 _REMEDY = {MANIFEST: _DAMAGED, LOAD: _DAMAGED, ANALYSIS: "`whyerrno analyze` on its directory writes it anew"}
 
@@ -48,8 +53,10 @@ _REMEDY = {MANIFEST: _DAMAGED, LOAD: _DAMAGED, ANALYSIS: "`whyerrno analyze` on 
 def new_directory(final: Path, *, force: bool = False) -> Iterator[Path]:
     """A directory that appears as `final` when the block ends well, and not at all otherwise.
 
-    What was there before is replaced only then. Raises UsageError as `check_free` does, and where none can be made.
+    What was there before is replaced only then. What a killed run left hidden beside it is removed.
+    Raises UsageError as `check_free` does, and where none can be made.
     """
+    _remove_abandoned(final)
     check_free(final, force=force)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -57,6 +64,7 @@ def new_directory(final: Path, *, force: bool = False) -> Iterator[Path]:
     except OSError as error:
         raise UsageError(f"{final} cannot be made: {error.strerror}", hint="choose another output") from error
     partial.chmod(0o755)
+    lock = _lock(partial)
     try:
         yield partial
         if final.exists():
@@ -65,6 +73,34 @@ def new_directory(final: Path, *, force: bool = False) -> Iterator[Path]:
             partial.rename(final)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(directory: Path) -> int | None:
+    """A lock on a directory that ends with this process, however it ends; None where another process holds it."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # held, or a file system without locks: then nothing is known to be abandoned
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_abandoned(final: Path) -> None:
+    """Remove what killed processes left hidden beside `final`; what one was about to replace is put back."""
+    for hidden in final.parent.glob(f".{glob.escape(final.name)}.partial-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - hidden.stat().st_mtime < _YOUNG_SECONDS:  # perhaps made, and not yet locked
+                continue
+            lock = _lock(hidden)
+            if lock is None:
+                continue
+            if (hidden / "old").is_dir() and not final.exists():
+                (hidden / "old").rename(final)
+            shutil.rmtree(hidden, ignore_errors=True)
+            os.close(lock)
 
 
 def check_free(final: Path, *, force: bool) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -243,3 +245,37 @@ def test_an_earlier_run_comes_back_when_the_new_one_cannot_take_its_place(tmp_pa
         partial.rmdir()
     assert names(tmp_path / "one") == ["manifest.json"]
     assert names(tmp_path) == ["one"]
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_makes_is_not(tmp_path: Path) -> None:
+    """The hidden directory of a process that got SIGKILL goes with the next run of that name, and no other does."""
+    script = (
+        "import os, signal, sys; from pathlib import Path; from profiler import recording\n"
+        "with recording.new_directory(Path(sys.argv[1])) as partial:\n"
+        "    (partial / 'perf.data').write_bytes(b'half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "run")], check=False)
+    (tmp_path / ".other.partial-1").mkdir()
+    (left,) = tmp_path.glob(".run.partial-*")
+    with recording.new_directory(tmp_path / "run") as living:
+        assert left.exists()  # too young to be sure of
+        for path in tmp_path.iterdir():
+            os.utime(path, (0, 0))
+        with pytest.raises(UsageError), recording.new_directory(tmp_path / "run"):
+            (tmp_path / "run").mkdir()
+            raise UsageError("only to see what is removed")
+        assert living.exists()
+        assert not left.exists()
+        (tmp_path / "run").rmdir()
+    assert names(tmp_path) == [".other.partial-1", "run"]
+
+
+def test_a_run_that_was_just_being_replaced_is_put_back(tmp_path: Path) -> None:
+    """A process killed between the two renames of a replacement loses nothing."""
+    (tmp_path / ".run.partial-1").mkdir()
+    earlier_run(tmp_path / ".run.partial-1" / "old")
+    os.utime(tmp_path / ".run.partial-1", (0, 0))
+    with pytest.raises(UsageError, match="exists"), recording.new_directory(tmp_path / "run"):
+        pass
+    assert names(tmp_path) == ["run"]
+    assert recording.read_manifest(tmp_path / "run") == manifest()
