@@ -49,7 +49,6 @@ DISPATCHERS = {"do_syscall_64", "x64_sys_call", "do_syscall_x64", "invoke_syscal
 LEAST_SAMPLES = 50  # below this no path is named
 LEAST_CONFIDENCE = 0.8  # below this the verdict is inconclusive
 MOST_CONFIDENCE = 0.99  # what is not modelled is never less likely than one in a hundred
-_LOST_TOO_MANY = 0.05
 _CANDIDATES_SHOWN = 25
 _FUNCTIONS_PROFILED = 10
 
@@ -90,6 +89,9 @@ def conclude(
     if subject.load is not None and _not_reproduced(subject.errno, subject.load):
         reason = words.not_reproduced(subject.syscall, subject.errno, subject.load)
         return replace(blank, conclusion=Conclusion.NOT_REPRODUCED, reason=reason)
+    entry = entry_symbol(subject.syscall, subject.kernel.arch)
+    if code.symbol(entry) is None:
+        return replace(blank, reason=words.no_entry(subject.syscall, entry, subject.kernel.release))
     gathered = _gather(subject, data, rows, code)
     counts = replace(counts, on_path=gathered.on_path)
     if gathered.on_path < LEAST_SAMPLES:
@@ -227,6 +229,7 @@ def _assemble(
         chain=places.down_to(places.chain_of(code, best.calls, places.site_address(best)), branch),
         candidates=_candidates(code, candidates, best, site, branch),
         evidence=_evidence(blank.samples, candidates, seconds),
+        samples=replace(blank.samples, unexplained=_unexplained(best)),
         functions=annotate.annotate(code, sources, best, code.histograms(addresses), site, branch),
         next_steps=[] if is_named else words.longer(subject.manifest),
     )
@@ -266,14 +269,29 @@ _UNSEEN = (OriginKind.MEMORY, OriginKind.UNKNOWN, OriginKind.ARGUMENT, OriginKin
 
 
 def _confidence(best: verdict.Located, decision: verdict.Decision | None, found: SourceVerdict | None) -> float:
-    """How sure site and branch are. Halved where nothing was seen to decide, or where the origin is no constant; less
-    so where the source still shows one, as in a member that was set and is read back."""
+    """How sure site and branch are, in machine code and in source.
+
+    Halved where nothing was seen to decide, or where the origin is no constant; less so where the source still shows
+    one, as in a member that was set and is read back.
+    """
     confidence = min(MOST_CONFIDENCE, best.probability * (decision.probability if decision is not None else 0.5))
+    if found is not None:
+        confidence *= found.probability
     if decision is not None and decision.by_pointer:
         confidence *= 0.7
     if best.origin.kind in _UNSEEN:
         confidence *= 0.5 if found is None else 0.75
     return confidence
+
+
+def _unexplained(best: verdict.Located) -> int:
+    """Samples in the functions of the chain that lie off the likeliest walk: detours, or a mixture of outcomes."""
+    return sum(
+        count
+        for call, walked in annotate.walked_blocks(best)
+        for start, count in call.samples.own.items()
+        if start not in walked
+    )
 
 
 def _addresses(subject: Subject, data: PerfRecording, rows: NDArray[np.int64]) -> NDArray[np.uint64]:

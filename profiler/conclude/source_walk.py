@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from profiler.conclude import annotate, places
 from profiler.conclude.places import Code
 from profiler.debuginfo.functions import base_name
-from profiler.debuginfo.source_flow import Assignment, FlowEdge, FlowNode, SourceFlow, Value
+from profiler.debuginfo.source_flow import SYNONYMS, Assignment, FlowEdge, FlowNode, SourceFlow, Value
 from profiler.graph import Block, Call, Edge, EdgeKind, FunctionGraph, Step, StepKind, Test
 from profiler.infer.calltree import CallNode
 from profiler.infer.evidence import BlockSamples
@@ -377,12 +377,13 @@ def _variable(assignment: Assignment) -> str:
 
 def _value(place: str, value: Value, address: int, errno: tuple[str, int]) -> Step:
     name, number = errno
+    names = {name} | SYNONYMS.get(name, set())
     expression = value.expression.strip()
     if value.errnos:
         if "?" in expression:
-            choices = (-number, 0) if name in value.errnos else (0,)
+            choices = (-number, 0) if names & set(value.errnos) else (0,)
             return Step(address, place, StepKind.FLAGS, choices=choices)
-        return Step(address, place, StepKind.CONST, value=-number if name in value.errnos else 0)
+        return Step(address, place, StepKind.CONST, value=-number if names & set(value.errnos) else 0)
     if _NUMBER.fullmatch(expression):
         return Step(address, place, StepKind.CONST, value=0)
     wrapped = expression.startswith(("PTR_ERR", "ERR_PTR", "ERR_CAST"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from profiler.conclude.places import Source
 from profiler.debuginfo.c_functions import SourceFile
 from profiler.debuginfo.c_preprocessor import Config
@@ -51,8 +53,8 @@ def whole_outcome(node: FlowNode, outcome: bool | None) -> bool | None:
     """
     if outcome is None or node.whole is None:
         return outcome
-    before, found, _ = node.whole.text.partition(node.text)
-    return outcome != (_negations(before) % 2 == 1) if found else outcome
+    found = re.search(rf"(?<!\w){re.escape(node.text)}(?!\w)", node.whole.text)
+    return outcome != (_negations(node.whole.text[: found.start()]) % 2 == 1) if found else outcome
 
 
 def _negations(before: str) -> int:

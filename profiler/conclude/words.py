@@ -32,6 +32,10 @@ def undecided(syscall: str, errno: str, places: list[ErrorSite]) -> str:
     return f"the evidence does not tell apart where {errno} comes from: {' or '.join(names)}"
 
 
+def no_entry(syscall: str, symbol: str, release: str) -> str:
+    return f"the kernel {release} has no function {symbol}: it does not know the system call {syscall}()"
+
+
 def too_few(syscall: str, count: int) -> str:
     return f"only {count} samples were taken within {syscall}(): too few to name a path"
 

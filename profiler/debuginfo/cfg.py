@@ -208,7 +208,10 @@ class _Builder:
             if self._ends_block(instruction):
                 edges = self._edges(instruction, compare, tested)
                 break
-            steps += x86.steps_of(instruction, frame)
+            made = list(x86.steps_of(instruction, frame))
+            steps += made
+            if any(step.place == tested for step in made):
+                compare = None
             if slot := x86.taken_address(instruction, frame):
                 addresses.add(slot)
             frame.advance(instruction)

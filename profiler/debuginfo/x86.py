@@ -122,6 +122,11 @@ class Frame:
             slot = self.slot(instruction)
             self.rsp = int(slot.removeprefix("stack")) if slot else None
             return
+        if mnemonic in (Mnemonic.SUB, Mnemonic.ADD) and instruction.op0_register == Register.RSP:
+            by = _immediate(instruction, 1)
+            sign = 1 if mnemonic == Mnemonic.ADD else -1
+            self.rsp = None if self.rsp is None or by is None else self.rsp + sign * by
+            return
         if mnemonic == Mnemonic.AND and instruction.op0_register == Register.RSP:
             # A realigned stack: slots are still told apart, from a new origin that no caller's slot reaches.
             self.rsp = -(1 << 20)
@@ -206,10 +211,20 @@ def _known_step(instruction: Instruction, frame: Frame) -> Step | None:
     if instruction.condition_code != ConditionCode.NONE:
         return _conditional_step(instruction, frame, place)
     if mnemonic in _OPERATORS and instruction.op_count == 2:
-        value = _immediate(instruction, 1)
-        if value is not None:
-            return Step(at, place, StepKind.OPERATE, operator=_OPERATORS[mnemonic], value=value)
+        return _arithmetic_step(instruction, place)
     return None
+
+
+def _arithmetic_step(instruction: Instruction, place: str) -> Step | None:
+    value, mnemonic = _immediate(instruction, 1), instruction.mnemonic
+    if value is None:
+        return None
+    if mnemonic == Mnemonic.OR and value == -1:  # how -Os loads -EPERM
+        return Step(instruction.ip, place, StepKind.CONST, value=-1)
+    operator = _OPERATORS[mnemonic]
+    if operator in ("shr", "sar") and _operand_bits(instruction, 0) == 32:
+        operator += "32"
+    return Step(instruction.ip, place, StepKind.OPERATE, operator=operator, value=value)
 
 
 def _stack_step(instruction: Instruction, frame: Frame) -> Step | None:

@@ -113,12 +113,15 @@ def gather(
         frames = _frames(chain, symbols)
         if frames is None:
             unknown += count
-        elif _place(root, frames, count, dispatchers):
+        elif _place(root, frames, count, dispatchers, symbols):
             on_path += count
         else:
             outside += count
-    for node in list(root.walk()):
+    pending = [root]
+    while pending:
+        node = pending.pop()
         _restore_tail_calls(node, symbols)
+        pending += node.children.values()
     return Gathered(root, on_path, outside, unknown)
 
 
@@ -159,20 +162,22 @@ _Frame = tuple[int, int, str]  # address, entry of its function, name
 def _frames(chain: tuple[int, ...], symbols: Symbols) -> list[_Frame] | None:
     """The chain outermost first, without interrupts taken on top and without thunks."""
     frames: list[_Frame] = []
+    exact = True  # the sampled instruction, and one that an interrupt came in on; all others are return addresses
     for depth, address in enumerate(chain):
         # A return address may be the first byte behind a function that ends in a call.
-        symbol = symbols.function_at(address if depth == 0 else address - 1)
+        symbol = symbols.function_at(address if exact else address - 1)
         if symbol is None:
             return None
         name, start, _ = symbol
-        if name.startswith(_ENTRIES_FROM_OUTSIDE):
+        exact = name.startswith(_ENTRIES_FROM_OUTSIDE)
+        if exact:
             frames.clear()
         elif not (depth == 0 and name.startswith(_THUNKS)):
             frames.append((address, start, name))
     return frames[::-1]
 
 
-def _place(root: CallNode, frames: list[_Frame], count: int, dispatchers: set[str]) -> bool:
+def _place(root: CallNode, frames: list[_Frame], count: int, dispatchers: set[str], symbols: Symbols) -> bool:
     """Adds one chain to the tree; False where it is not within the system call."""
     at = next((i for i, frame in enumerate(frames) if frame[1] == root.entry), None)
     if at is None:
@@ -180,6 +185,8 @@ def _place(root: CallNode, frames: list[_Frame], count: int, dispatchers: set[st
         before = max((i for i, frame in enumerate(frames) if frame[2] in dispatchers), default=None)
         if before is None or before + 1 >= len(frames):
             return False
+        if _tail_route(root.entry, frames[before + 1][1], symbols) is None:
+            return False  # another system call, or what the dispatcher does around one
         node = root.child(None, frames[before + 1][1], frames[before + 1][2])
         at = before + 1
     else:
@@ -259,10 +266,12 @@ def _name(entry: int, symbols: Symbols) -> str:
 
 
 def counts_by_return_address(node: CallNode) -> Mapping[int, int]:
-    """Samples in callees, by the return address of the call they were made from."""
+    """Samples in callees, by the return address of the call they were made from; of a tail call, by the jump's own
+    address made negative, since that may be the return address of the call before it."""
     counts: Counter[int] = Counter()
     for (return_address, _), child in node.children.items():
-        at = return_address if return_address is not None else child.tail_from
-        if at is not None:
-            counts[at] += child.total()
+        if return_address is not None:
+            counts[return_address] += child.total()
+        elif child.tail_from is not None:
+            counts[-child.tail_from] += child.total()
     return counts

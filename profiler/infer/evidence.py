@@ -39,7 +39,10 @@ class BlockSamples:
 
 
 def assign(graph: FunctionGraph, own: Mapping[int, int], in_callees: Mapping[int, int]) -> BlockSamples:
-    """Samples by address, and by return address (or tail jump) for those in callees, to blocks."""
+    """Samples by address, and by return address (or tail jump) for those in callees, to blocks.
+
+    `in_callees` as calltree.counts_by_return_address gives it: tail jumps are negative.
+    """
     starts = sorted(graph.blocks)
     by_block: Counter[int] = Counter()
     calls: Counter[int] = Counter()
@@ -51,10 +54,8 @@ def assign(graph: FunctionGraph, own: Mapping[int, int], in_callees: Mapping[int
         else:
             by_block[block.start] += count
     for address, count in in_callees.items():
-        # A return address is the first one behind its call; a tail jump's own address lies in its block.
-        block = _holding(graph, starts, address - 1) or _holding(graph, starts, address)
-        if block is None or block.call is None:
-            block = _holding(graph, starts, address)
+        # A return address is the first one behind its call; a tail jump (negative) lies in its block.
+        block = _holding(graph, starts, -address if address < 0 else address - 1)
         if block is not None:
             calls[block.start] += count
     return BlockSamples(by_block, calls, stray)
@@ -108,11 +109,12 @@ def log_odds(count: int, expected: float) -> float:
     if expected <= 0 and count == 0:
         return 0.0
     due = max(expected, 0.5)
+    enough = 4.0 + math.log1p(count)
     if count >= due:
-        return min(_STRONGEST, 4.0 + math.log1p(count))
+        return min(_STRONGEST, enough)
     ran = _log_negative_binomial(count, due)
     rare = _log_negative_binomial(count, _RARE_SHARE * due + _STRAY)
-    return max(-_STRONGEST, min(_STRONGEST, ran - rare))
+    return max(-_STRONGEST, min(_STRONGEST, enough, ran - rare))
 
 
 def unsampled(blocks: int, per_exposure: float) -> float:

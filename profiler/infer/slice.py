@@ -262,6 +262,8 @@ _OPERATIONS: dict[str, Callable[[int, int], int]] = {
     "shl": lambda a, b: a << (b & 63),
     "shr": lambda a, b: a >> (b & 63),
     "sar": lambda a, b: (a - (1 << 64) if a >> 63 else a) >> (b & 63),
+    "shr32": lambda a, b: (a & 0xFFFFFFFF) >> (b & 31),
+    "sar32": lambda a, b: signed32(a) >> (b & 31),
     "neg": lambda a, _: -a,
     "not": lambda a, _: ~a,
 }

@@ -46,7 +46,7 @@ def detail(step: Step) -> object:
         ("cmove eax, ebx", "rax", SELECT, "rbx"),
         ("cmove eax, [rdi]", "rax", SELECT, "memory"),
         ("and eax, -13", "rax", OPERATE, ("and", -13)),
-        ("or eax, -1", "rax", OPERATE, ("or", -1)),
+        ("or eax, -2", "rax", OPERATE, ("or", -2)),
         ("add eax, -5", "rax", OPERATE, ("add", -5)),
         ("sub eax, 5", "rax", OPERATE, ("sub", 5)),
         ("shl eax, 2", "rax", OPERATE, ("shl", 2)),

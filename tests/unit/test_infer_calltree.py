@@ -158,7 +158,7 @@ def test_a_function_left_by_a_tail_call_is_put_back() -> None:
     (middle,) = found.root.called_at(BEHIND("__x64_sys_frob.call"))
     (inner,) = middle.children.values()
     assert (inner.return_address, inner.tail_from) == (None, AT["middle.jump"])
-    assert counts_by_return_address(middle) == {AT["middle.jump"]: 1}
+    assert counts_by_return_address(middle) == {-AT["middle.jump"]: 1}
 
 
 def test_a_tail_call_joins_the_samples_of_the_function_that_jumped() -> None:

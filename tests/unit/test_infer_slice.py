@@ -86,7 +86,8 @@ def test_arithmetic_on_flags_may_choose_between_two_errnos() -> None:
 
 
 def test_arithmetic_on_flags_that_always_gives_the_errno_gives_nothing_else() -> None:
-    kernel = ToyKernel("f:\ncmp edi, 3\n.site:\nsbb eax, eax\nor eax, -1\nret")
+    """-1 and 0, a bit cleared and all but it set: -1 both times."""
+    kernel = ToyKernel("f:\ncmp edi, 3\n.site:\nsbb eax, eax\nand eax, 1\nor eax, -2\nor eax, 1\nret")
     assert at_exit(kernel, errno=EPERM) == {Origin(OriginKind.FLAGS, kernel.at["f.site"]): 0.0}
 
 
