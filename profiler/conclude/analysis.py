@@ -228,7 +228,7 @@ def _assemble(
         confidence=round(confidence, 4),
         chain=places.down_to(places.chain_of(code, best.calls, places.site_address(best)), branch),
         candidates=_candidates(code, candidates, best, site, branch),
-        evidence=_evidence(blank.samples, candidates, seconds),
+        evidence=[*_evidence(blank.samples, candidates, seconds), *_source_evidence(found)],
         samples=replace(blank.samples, unexplained=_unexplained(best)),
         functions=annotate.annotate(code, sources, best, code.histograms(addresses), site, branch),
         next_steps=[] if is_named else words.longer(subject.manifest),
@@ -315,6 +315,14 @@ def _candidates(
             reason = words.excluded_by(code, candidate, best)
             shown.append(Candidate(places.machine_site(code, candidate), None, candidate.probability, reason))
     return shown
+
+
+def _source_evidence(found: SourceVerdict | None) -> list[EvidenceNote]:
+    if found is None:
+        return []
+    agrees = "its condition is on a line of the deciding jump" if found.agrees else "no line of the deciding jump fits"
+    says = f"the source was walked along the lines that ran: {found.site.file}:{found.site.line}; {agrees}"
+    return [EvidenceNote("source", says, 0, round(found.seconds, 3))]
 
 
 def _evidence(samples: SampleCounts, candidates: list[verdict.Located], seconds: float) -> list[EvidenceNote]:

@@ -9,6 +9,7 @@ which lines the machine path ran through; the walk that returns the errno names 
 from __future__ import annotations
 
 import re
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -51,6 +52,7 @@ class SourceVerdict:
     outcome: bool | None
     inlined_from: tuple[SourceLocation, ...]
     probability: float  # among the statements of the source that could be meant
+    seconds: float = 0.0  # that the walk took
     agrees: bool = True  # the condition lies on the lines of the machine's deciding jump
 
 
@@ -75,6 +77,7 @@ def walk_source(
 
     `errno`: name and number.
     """
+    started = time.monotonic()
     walker = _Walker(code, flow_of, located, errno)
     root = walker.solve_machine(0)
     if root is None:
@@ -85,7 +88,8 @@ def walk_source(
         if candidate.probability > _LEAST and walker.explains(candidate)
     ]
     jumped = code.frames(decision.address) if decision is not None else ()
-    return _most_probable([_weighed(verdict, jumped) for verdict in decided])
+    best = _most_probable([_weighed(verdict, jumped) for verdict in decided])
+    return replace(best, seconds=time.monotonic() - started) if best is not None else None
 
 
 def _weighed(verdict: SourceVerdict, jumped: tuple[SourceLocation, ...]) -> SourceVerdict:

@@ -22,6 +22,7 @@ from profiler.debuginfo.lines import LineTable
 from profiler.debuginfo.source import SourceTree
 from profiler.debuginfo.source_flow import flow_in
 from profiler.debuginfo.vmlinux import Vmlinux
+from profiler.errors import MissingError
 
 SAMPLES = 2_000_000
 ADDRESSES = 20_000
@@ -35,10 +36,10 @@ def timed(what: str, work: Callable[[], T]) -> T:
     return result
 
 
-def main(version: str) -> None:
+def main(version: str = "6.1") -> None:
     kernel = lab.find(version)
     if kernel is None or kernel.vmlinux is None or kernel.source is None:
-        sys.exit(f"no {version} kernel in the cache; whyerrno kernels fetch {version}")
+        raise MissingError(f"no {version} kernel in the cache", hint=f"whyerrno kernels fetch {version}")
     path = kernel.vmlinux
     vmlinux = timed("open vmlinux", lambda: Vmlinux(path))
     functions = timed("its functions", lambda: vmlinux.functions)
@@ -61,4 +62,4 @@ def main(version: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "6.1")
+    main(*sys.argv[1:])

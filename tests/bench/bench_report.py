@@ -11,7 +11,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -48,7 +48,7 @@ def measure(name: str, analysis: Analysis, directory: Path) -> bool:
     return size <= PAGE_BYTES and first <= PAGE_SECONDS
 
 
-def main(runs: list[str]) -> int:
+def main(runs: Sequence[str] = ()) -> int:
     analyses = [(run, Analysis.from_json(json.loads((Path(run) / "analysis.json").read_bytes()))) for run in runs]
     made_up = [("named", samples.named()), ("4 × 6,000 lines", samples.huge()), ("hostile", samples.hostile())]
     print(f"{'analysis':<28} {'lines':>7} {'page kB':>8} {'first s':>9} {'page s':>9} {'plot s':>9} {'term. s':>9}")
