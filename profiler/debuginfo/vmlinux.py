@@ -28,6 +28,7 @@ SHT_NOBITS, SHT_NOTE = 8, 7
 NT_GNU_BUILD_ID = 3
 EM_X86_64 = "EM_X86_64"
 LARGEST_READ = 64 << 20
+_GIVE_A_WHOLE_ONE = "give the unpacked vmlinux of the kernel's -dbg package, whole"
 
 SYMBOL = np.dtype(
     [("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("value", "<u8"), ("size", "<u8")]
@@ -262,7 +263,7 @@ def _map_file(path: Path) -> mmap.mmap:
     except FileNotFoundError:
         raise MissingError(f"{path}: no such file", hint="give a vmlinux with debug info") from None
     except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
-        raise InputError(f"{path}: cannot be read: {error}") from error
+        raise InputError(f"{path}: cannot be read: {error}", hint=_GIVE_A_WHOLE_ONE) from error
 
 
 def _sections(path: Path, data: mmap.mmap) -> list[Section]:
@@ -277,7 +278,7 @@ def _sections(path: Path, data: mmap.mmap) -> list[Section]:
             raise InputError(f"{path}: built for {elf.get_machine_arch()}", hint="only x86-64 kernels are read")
         sections = [_section(section) for section in elf.iter_sections()]
     except (ELFError, ValueError, KeyError, AttributeError, TypeError, UnicodeDecodeError, OverflowError) as error:
-        raise InputError(f"{path}: damaged ELF file: {error}") from error
+        raise InputError(f"{path}: damaged ELF file: {error}", hint=_GIVE_A_WHOLE_ONE) from error
     for section in sections:
         if section.kind != SHT_NOBITS and section.offset + section.size > len(data):
             raise InputError(
