@@ -48,7 +48,12 @@ def exit_code_of(command: Callable[[], int], settings: Settings) -> int:
     except Exception as error:
         if settings.debug:
             traceback.print_exc()
-        return _report(error)
+        code = _report(error)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _discard_output()
+        return code
 
 
 def _run(arguments: Sequence[str] | None, settings: Settings) -> int:
