@@ -38,6 +38,8 @@ class Notice:
 
 def headline(analysis: Analysis) -> str:
     """The verdict in one short line."""
+    if not analysis.syscall or not analysis.errno:
+        return "Samples per source line"
     call, errno = visible(analysis.syscall), visible(analysis.errno)
     if analysis.conclusion is Conclusion.NOT_REPRODUCED:
         return f"{call}() did not fail with {errno}"

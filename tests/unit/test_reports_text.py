@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from reports import excerpt, highlight
+from reports import excerpt, findings, highlight
 from reports.visible import command_line, counted, interval, percent, place, prose, visible, visible_source
+from tests.unit import sample_analysis as samples
 from tests.unit.sample_analysis import HOSTILE
 
 
@@ -88,3 +90,9 @@ def test_folding_covers_every_row_once(interesting: list[bool], context: int, sh
             assert not any(interesting[stretch.start : stretch.stop])
             assert len(stretch) >= shortest
     assert all(a.folded != b.folded for a, b in itertools.pairwise(stretches))
+
+
+def test_a_profile_without_a_named_call_is_headed_as_what_it_is() -> None:
+    """An import may name neither system call nor errno: no sentence is made of empty names."""
+    analysis = dataclasses.replace(samples.inconclusive(), syscall="", errno="")
+    assert findings.headline(analysis) == "Samples per source line"
