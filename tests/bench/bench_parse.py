@@ -90,8 +90,7 @@ def symbols() -> None:
     print(f"kallsyms: {count} symbols: {wall:.3f} s ({cpu:.3f} s of CPU, most of it the kernel's printing)")
 
 
-def main() -> None:
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 10
+def main(seconds: float = 10) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "perf.data"
         record(path, seconds)
@@ -102,4 +101,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(float, sys.argv[1:]))
