@@ -35,6 +35,7 @@ class KernelCode:
         self._running, self._start = running_text, start
         self._symbols: dict[int, tuple[str, int, int] | None] = {}
         self._graphs: dict[int, FunctionGraph] = {}
+        self._frames: dict[int, Frames] = {}
         self._owners: dict[int, tuple[str, int, int]] = {}  # by the start of a split-off part
         keys = (
             {} if running_text is not None else {entry.address: entry.target for entry in vmlinux.jump_table().values()}
@@ -80,12 +81,9 @@ class KernelCode:
     def frames(self, address: int) -> Frames:
         """The inline chain at an address, innermost first; of a function that a split part of itself was inlined
         into (GCC's partial inlining), once."""
-        frames = self.lines.frames(address)
-        return tuple(
-            frame
-            for depth, frame in enumerate(frames)
-            if not depth or (frames[depth - 1].function, frames[depth - 1].file) != (frame.function, frame.file)
-        )
+        if address not in self._frames:
+            self._frames[address] = _without_split_parts(self.lines.frames(address))
+        return self._frames[address]
 
     def symbol(self, name: str) -> int | None:
         return self.vmlinux.find_symbol(name)
@@ -98,6 +96,14 @@ class KernelCode:
         """`symbol+0xoffset`, or the bare address where there is no symbol."""
         found = self.function_at(address)
         return f"{found[0]}+{address - found[1]:#x}" if found else f"{address:#x}"
+
+
+def _without_split_parts(frames: Frames) -> Frames:
+    return tuple(
+        frame
+        for depth, frame in enumerate(frames)
+        if not depth or (frames[depth - 1].function, frames[depth - 1].file) != (frame.function, frame.file)
+    )
 
 
 def read_running_text(path: Path) -> bytes | None:
