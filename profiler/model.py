@@ -122,6 +122,25 @@ class PerfRecording:
     decode_errors: tuple[DecodeError, ...] = ()
 
 
+# Columns of ExecutionLog.registers.
+LOGGED_REGISTERS = (
+    *("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp"),
+    *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExecutionLog:
+    """Every kernel instruction that an emulated CPU executed for a while, in order; user code is left out.
+
+    Row i holds the state before instruction i. Addresses are those of the running kernel.
+    """
+
+    address: NDArray[np.uint64]  # (n,)
+    registers: NDArray[np.uint64]  # (n, 16), in the order of LOGGED_REGISTERS
+    flags: NDArray[np.uint32]  # (n,), RFLAGS
+
+
 @dataclass(frozen=True, slots=True)
 class LoadResult:
     """What the load, or the counting of somebody's own program, saw. Written as load.json."""
