@@ -100,3 +100,55 @@ class FunctionGraph:
     blocks: dict[int, Block]
     undecoded: tuple[int, ...] = field(default=())  # addresses where decoding had to stop
     escaped: frozenset[str] = field(default=frozenset())  # stack slots whose address is taken: callees may write them
+
+
+# ---- instructions as an execution log shows them: concrete, one after the other ----
+
+
+class Control(enum.Enum):
+    """Where control goes behind an instruction."""
+
+    NEXT = "next"
+    CONDITIONAL = "conditional"
+    JUMP = "jump"
+    CALL = "call"
+    RETURN = "return"
+    INTERRUPT_RETURN = "interrupt return"
+    SYSCALL_RETURN = "system call return"
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A memory operand: base + index * scale + displacement, registers by full name, "" for none."""
+
+    base: str
+    index: str
+    scale: int
+    displacement: int
+    segment: str = ""  # "gs" or "fs": its base is not in the log, so these addresses are told apart from all others
+
+
+Operand = str | Memory  # a register by full name, or memory
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One effect of one executed instruction on one operand; `kind` as of a Step (LOAD is a COPY from memory)."""
+
+    to: Operand
+    kind: StepKind
+    source: Operand | None = None
+    value: int = 0
+    operator: str = ""
+    condition: str = ""  # of a SELECT: the condition's suffix, as in cmovCC
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """What one instruction does when it is executed. `target`: of a direct call or jump."""
+
+    address: int
+    following: int
+    control: Control
+    target: int | None
+    moves: tuple[Move, ...]

@@ -46,7 +46,7 @@ _IMMEDIATES = {
     OpKind.IMMEDIATE8TO64,
     OpKind.IMMEDIATE32TO64,
 }
-_OPERATORS = {
+OPERATORS = {
     Mnemonic.AND: "and",
     Mnemonic.OR: "or",
     Mnemonic.XOR: "xor",
@@ -123,7 +123,7 @@ class Frame:
             self.rsp = int(slot.removeprefix("stack")) if slot else None
             return
         if mnemonic in (Mnemonic.SUB, Mnemonic.ADD) and instruction.op0_register == Register.RSP:
-            by = _immediate(instruction, 1)
+            by = immediate(instruction, 1)
             sign = 1 if mnemonic == Mnemonic.ADD else -1
             self.rsp = None if self.rsp is None or by is None else self.rsp + sign * by
             return
@@ -157,7 +157,8 @@ def _memory_bytes(instruction: Instruction) -> int:
     return int(MemorySizeExt.size(instruction.memory_size))
 
 
-def _immediate(instruction: Instruction, index: int) -> int | None:
+def immediate(instruction: Instruction, index: int) -> int | None:
+    """The signed value of an immediate operand; None where it is none."""
     if instruction.op_kind(index) not in _IMMEDIATES:
         return None
     return signed(instruction.immediate(index), _operand_bits(instruction, 0))
@@ -187,6 +188,13 @@ def _writes_memory(instruction: Instruction) -> bool:
     return any(used.access in _WRITES for used in _INFO.info(instruction).used_memory())
 
 
+def written(instruction: Instruction) -> tuple[list[str], bool]:
+    """The registers that an instruction writes, by full name, and whether it writes memory."""
+    info = _INFO.info(instruction)
+    registers = [place_of_register(used.register) for used in info.used_registers() if used.access in _WRITES]
+    return registers, any(used.access in _WRITES for used in info.used_memory())
+
+
 def _known_step(instruction: Instruction, frame: Frame) -> Step | None:
     mnemonic, at = instruction.mnemonic, instruction.ip
     if mnemonic in (Mnemonic.PUSH, Mnemonic.POP):
@@ -210,18 +218,18 @@ def _known_step(instruction: Instruction, frame: Frame) -> Step | None:
         return Step(at, place, StepKind.OPERATE, operator="neg" if mnemonic == Mnemonic.NEG else "not")
     if instruction.condition_code != ConditionCode.NONE:
         return _conditional_step(instruction, frame, place)
-    if mnemonic in _OPERATORS and instruction.op_count == 2:
+    if mnemonic in OPERATORS and instruction.op_count == 2:
         return _arithmetic_step(instruction, place)
     return None
 
 
 def _arithmetic_step(instruction: Instruction, place: str) -> Step | None:
-    value, mnemonic = _immediate(instruction, 1), instruction.mnemonic
+    value, mnemonic = immediate(instruction, 1), instruction.mnemonic
     if value is None:
         return None
     if mnemonic == Mnemonic.OR and value == -1:  # how -Os loads -EPERM
         return Step(instruction.ip, place, StepKind.CONST, value=-1)
-    operator = _OPERATORS[mnemonic]
+    operator = OPERATORS[mnemonic]
     if operator in ("shr", "sar") and _operand_bits(instruction, 0) == 32:
         operator += "32"
     return Step(instruction.ip, place, StepKind.OPERATE, operator=operator, value=value)
@@ -243,7 +251,7 @@ def _stack_step(instruction: Instruction, frame: Frame) -> Step | None:
 
 def _move_step(instruction: Instruction, frame: Frame, place: str) -> Step:
     at = instruction.ip
-    value = _immediate(instruction, 1)
+    value = immediate(instruction, 1)
     if value is not None:
         return Step(at, place, StepKind.CONST, value=value)
     source = _operand_place(instruction, 1, frame)
@@ -303,7 +311,7 @@ def tests_of(compare: Instruction | None, place: str, jump: Instruction) -> tupl
             return None, None
         value: int | None = 0
     else:
-        value = _immediate(compare, 1)
+        value = immediate(compare, 1)
     if value is None or (narrow and (value or jump.condition_code not in (ConditionCode.E, ConditionCode.NE))):
         return None, None
     return _relation(jump.condition_code, place, value, compare.mnemonic == Mnemonic.TEST)

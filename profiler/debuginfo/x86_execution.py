@@ -1,0 +1,162 @@
+"""x86-64 instructions as an execution log needs them: where control goes, and which operand takes its value from where.
+
+Unlike x86.steps_of, which reasons about code that may run, memory operands are kept whole here: the log
+has the registers, so that every address is known.
+"""
+
+from __future__ import annotations
+
+from iced_x86 import ConditionCode, FlowControl, Instruction, Mnemonic, OpKind, Register
+
+from profiler.debuginfo import x86
+from profiler.graph import Control, Executed, Memory, Move, Operand, StepKind
+
+_CONTROL = {
+    FlowControl.CONDITIONAL_BRANCH: Control.CONDITIONAL,
+    FlowControl.UNCONDITIONAL_BRANCH: Control.JUMP,
+    FlowControl.INDIRECT_BRANCH: Control.JUMP,
+    FlowControl.CALL: Control.CALL,
+    FlowControl.INDIRECT_CALL: Control.CALL,
+}
+_SYSCALL_RETURNS = (Mnemonic.SYSRET, Mnemonic.SYSRETQ, Mnemonic.SYSEXIT, Mnemonic.SYSEXITQ)
+_INTERRUPT_RETURNS = (Mnemonic.IRET, Mnemonic.IRETD, Mnemonic.IRETQ)
+_SEGMENTS = {Register.GS: "gs", Register.FS: "fs"}
+_CONDITIONS = {
+    getattr(ConditionCode, name): name.lower() for name in dir(ConditionCode) if name.isalpha() and name != "NONE"
+}
+_COMPARES = (Mnemonic.CMP, Mnemonic.TEST)
+
+
+def decode(code: bytes, address: int) -> Executed | None:
+    """The instruction at the start of `code`; None where the bytes are none."""
+    instruction = next(x86.decode(code, address), None)
+    if instruction is None or instruction.is_invalid:
+        return None
+    direct = instruction.op_count > 0 and instruction.op0_kind == OpKind.NEAR_BRANCH64
+    return Executed(
+        address,
+        instruction.next_ip,
+        _control(instruction),
+        instruction.near_branch_target if direct else None,
+        tuple(_moves(instruction)),
+    )
+
+
+def _control(instruction: Instruction) -> Control:
+    if instruction.mnemonic in _SYSCALL_RETURNS:
+        return Control.SYSCALL_RETURN
+    if instruction.mnemonic in _INTERRUPT_RETURNS:
+        return Control.INTERRUPT_RETURN
+    if instruction.flow_control == FlowControl.RETURN:
+        return Control.RETURN
+    return _CONTROL.get(instruction.flow_control, Control.NEXT)
+
+
+def _moves(instruction: Instruction) -> list[Move]:
+    """What is known first; whatever else it writes holds an unknown value afterwards."""
+    moves = _known(instruction)
+    known = {move.to for move in moves}
+    registers, writes_memory = x86.written(instruction)
+    for register in registers:
+        if register not in known and register not in ("", "rsp", "rip"):
+            moves.append(Move(register, StepKind.UNKNOWN))
+    if writes_memory and not any(isinstance(to, Memory) for to in known) and (to := _memory(instruction)) is not None:
+        moves.append(Move(to, StepKind.UNKNOWN))
+    return moves
+
+
+def _known(instruction: Instruction) -> list[Move]:
+    mnemonic = instruction.mnemonic
+    if mnemonic == Mnemonic.PUSH:
+        return [_from(instruction, 0, Memory("rsp", "", 1, -8))]
+    if mnemonic == Mnemonic.POP:
+        to = _operand(instruction, 0)
+        return [Move(to, StepKind.COPY, Memory("rsp", "", 1, 0))] if to is not None else []
+    if mnemonic == Mnemonic.CDQE:
+        return [Move("rax", StepKind.COPY, "rax")]
+    if instruction.op_count == 0 or mnemonic in _COMPARES:
+        return []
+    to = _operand(instruction, 0)
+    return _to(instruction, to) if to is not None else []
+
+
+def _to(instruction: Instruction, to: Operand) -> list[Move]:
+    mnemonic = instruction.mnemonic
+    if mnemonic in (Mnemonic.MOV, Mnemonic.MOVZX, Mnemonic.MOVSX, Mnemonic.MOVSXD):
+        return [_from(instruction, 1, to)]
+    if mnemonic == Mnemonic.XCHG:
+        other = _operand(instruction, 1)
+        return [Move(to, StepKind.COPY, other), Move(other, StepKind.COPY, to)] if other is not None else []
+    if mnemonic == Mnemonic.CMPXCHG:  # the old value of the memory, whether it was exchanged or not
+        return [Move("rax", StepKind.COPY, to), Move(to, StepKind.UNKNOWN)]
+    if mnemonic in (Mnemonic.SBB, Mnemonic.XOR, Mnemonic.SUB) and _same_registers(instruction):
+        if mnemonic == Mnemonic.SBB:
+            return [Move(to, StepKind.FLAGS)]
+        return [Move(to, StepKind.CONST, value=0)]
+    if mnemonic in (Mnemonic.NEG, Mnemonic.NOT):
+        return [Move(to, StepKind.OPERATE, operator="neg" if mnemonic == Mnemonic.NEG else "not")]
+    if mnemonic == Mnemonic.LEA:
+        return _lea(instruction, to)
+    if instruction.condition_code != ConditionCode.NONE:
+        return [_conditional(instruction, to)]
+    return _arithmetic(instruction, to)
+
+
+def _from(instruction: Instruction, index: int, to: Operand) -> Move:
+    value = x86.immediate(instruction, index)
+    if value is not None:
+        return Move(to, StepKind.CONST, value=value)
+    source = _operand(instruction, index)
+    return Move(to, StepKind.UNKNOWN if source is None else StepKind.COPY, source)
+
+
+def _same_registers(instruction: Instruction) -> bool:
+    both = instruction.op0_kind == OpKind.REGISTER == instruction.op1_kind
+    return both and instruction.op0_register == instruction.op1_register
+
+
+def _lea(instruction: Instruction, to: Operand) -> list[Move]:
+    """`lea to, [r + n]` adds; what has two registers is left unknown."""
+    memory = _memory(instruction)
+    if memory is None or not memory.base or memory.index:
+        return []
+    return [Move(to, StepKind.OPERATE, source=memory.base, operator="add", value=memory.displacement)]
+
+
+def _conditional(instruction: Instruction, to: Operand) -> Move:
+    if instruction.op_count == 1:  # setcc
+        return Move(to, StepKind.FLAGS)
+    source = _operand(instruction, 1)
+    return Move(to, StepKind.SELECT, source, condition=_CONDITIONS[instruction.condition_code])
+
+
+def _arithmetic(instruction: Instruction, to: Operand) -> list[Move]:
+    value = x86.immediate(instruction, 1) if instruction.op_count == 2 else None
+    operator = x86.OPERATORS.get(instruction.mnemonic)
+    if value is None or operator is None:
+        return []
+    if operator == "or" and value == -1:  # how -Os loads -EPERM
+        return [Move(to, StepKind.CONST, value=-1)]
+    return [Move(to, StepKind.OPERATE, operator=operator, value=value)]
+
+
+def _operand(instruction: Instruction, index: int) -> Operand | None:
+    kind = instruction.op_kind(index)
+    if kind == OpKind.REGISTER:
+        return x86.place_of_register(instruction.op_register(index)) or None
+    return _memory(instruction) if kind == OpKind.MEMORY else None
+
+
+def _memory(instruction: Instruction) -> Memory | None:
+    if not any(instruction.op_kind(index) == OpKind.MEMORY for index in range(instruction.op_count)):
+        return None
+    segment = _SEGMENTS.get(instruction.segment_prefix, "")
+    if instruction.is_ip_rel_memory_operand:
+        return Memory("", "", 1, instruction.ip_rel_memory_address, segment)
+    return Memory(
+        x86.place_of_register(instruction.memory_base),
+        x86.place_of_register(instruction.memory_index),
+        instruction.memory_index_scale,
+        x86.signed(instruction.memory_displacement, 64),
+        segment,
+    )
