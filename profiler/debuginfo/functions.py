@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,6 +113,10 @@ class FunctionTable:
     def __getitem__(self, row: int) -> Function:
         return Function(int(self.start[row]), int(self.end[row]), self.names[row])
 
+    @cached_property
+    def _bounds(self) -> tuple[list[int], list[int]]:
+        return self.start.tolist(), self.end.tolist()
+
     def rows_of(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The row of the function that holds each address, -1 where none does."""
         if not len(self):
@@ -128,8 +134,14 @@ class FunctionTable:
         return row
 
     def at(self, address: int) -> Function | None:
-        row = int(self.rows_of(np.array([address], np.uint64))[0])
-        return self[row] if row >= 0 else None
+        """As `rows_of`; one address alone is found much faster in lists."""
+        start, end = self._bounds
+        row = bisect_right(start, address) - 1
+        for _ in range(3):  # outwards, as there
+            if row < 0 or address < end[row]:
+                break
+            row -= 1
+        return Function(start[row], end[row], self.names[row]) if row >= 0 and address < end[row] else None
 
     def named(self, name: str) -> list[Function]:
         """Functions of exactly this name, under this name even where the table prefers an alias."""
