@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from profiler.graph import Block, Edge, EdgeKind, FunctionGraph
 from profiler.infer.slice import OTHER, Held, Origin, OriginKind, Slicer, State
@@ -151,7 +151,7 @@ def _arcs(
         for behind in states_at.get(target, []):
             arc = _Arc((target, behind), edge, weight)
             if slicer.allows(edge, behind):
-                found += [(s, replace(arc, weight=weight + factor)) for s, factor in slicer.through(block, behind)]
+                found += [(s, _Arc(arc.node, edge, weight + factor)) for s, factor in slicer.through(block, behind)]
             else:
                 found.append((OTHER, arc))  # the edge can be taken, but not with the errno
     return found
