@@ -1,4 +1,4 @@
-"""The host's end of the command channel: the guest's second serial port, as a socket.
+"""The host's end of a command channel: the guest's second serial port, or its third, as a socket.
 
 To the guest, one line a command:   NUMBER BASE64-OF-A-SHELL-SCRIPT
 From the guest:                     \\x1eready RELEASE                once
@@ -35,12 +35,15 @@ class Channel:
         self._buffer = b""
         self._token = secrets.token_hex(6)
         self._count = 0
+        self.busy = False
+        self.ready = False
 
     def wait_ready(self, deadline: float, check: Callable[[], None]) -> str:
         """The guest's kernel release, once its init listens."""
         for line in self._lines(deadline, check):
             _, found, release = line.partition(b"\x1eready ")
             if found:
+                self.ready = True
                 return release.decode().strip()
         raise ChannelClosed
 
@@ -48,6 +51,15 @@ class Channel:
         self, script: str, deadline: float, check: Callable[[], None], on_line: Callable[[bytes], None]
     ) -> tuple[int, bytes]:
         """Exit code and output of a shell script. `check` is called about once a second and may raise."""
+        self.busy = True
+        try:
+            return self._run(script, deadline, check, on_line)
+        finally:
+            self.busy = False
+
+    def _run(
+        self, script: str, deadline: float, check: Callable[[], None], on_line: Callable[[bytes], None]
+    ) -> tuple[int, bytes]:
         self._count += 1
         number = f"{self._token}-{self._count}"
         begin, end = f"\x1ebegin {number}".encode(), f"\x1eend {number} ".encode()

@@ -33,7 +33,7 @@ _CONSOLES_KEPT = 20
 class Guest:
     """A booted guest. Made by `boot`; once a deadline has passed or the guest has ended, it is of no more use."""
 
-    def __init__(self, directory: Path, channel: Channel, running: subprocess.Popen[bytes]) -> None:
+    def __init__(self, directory: Path, channel: Channel, side: Channel, running: subprocess.Popen[bytes]) -> None:
         self.console = directory / "console.log"
         self.workdir = image.WORKDIR
         self.python = "/usr/bin/python3"
@@ -41,6 +41,7 @@ class Guest:
         self._disk = directory / "disk"
         self._qemu_log = directory / "qemu.log"
         self._channel = channel
+        self._side = side  # for what is wanted while a command runs on the other
         self._process = running
 
     def wait_ready(self, timeout: float) -> None:
@@ -56,6 +57,8 @@ class Guest:
         self, argv: list[str], *, timeout: float, on_line: Callable[[str], None] | None = None, name: str = ""
     ) -> Completed:
         """Run a program in the working directory; standard error comes with the output. Errors call it `name`.
+
+        From within `on_line` one more may be run, and files be moved.
 
         Raises TargetError when the guest panics, is killed, or the deadline (seconds) passes.
         """
@@ -102,7 +105,11 @@ class Guest:
                 on_line(_text(line).rstrip("\r\n"))
 
         with self._explained(what, timeout):
-            code, output = self._channel.run(script, time.monotonic() + timeout, self._check, pass_on)
+            deadline = time.monotonic() + timeout
+            channel = self._side if self._channel.busy else self._channel
+            if not channel.ready:
+                channel.wait_ready(deadline, self._check)
+            code, output = channel.run(script, deadline, self._check, pass_on)
         # A shell reports a signal as 128 + its number.
         return Completed(128 - code if 128 < code <= 128 + 64 else code, _text(output))
 
@@ -187,7 +194,8 @@ def boot(
     require_programs()
     leftovers.remove()
     ours, theirs = socket.socketpair()
-    with leftovers.directory("vm") as directory, ours, theirs:
+    side, their_side = socket.socketpair()
+    with leftovers.directory("vm") as directory, ours, theirs, side, their_side:
         _prepare(directory, kernel, files, cache)
         machine = qemu.Machine(
             kernel.image,
@@ -196,15 +204,18 @@ def boot(
             initrd=directory / "initrd",
             disk=directory / "disk",
             channel=theirs,
+            side_channel=their_side,
             memory=memory,
             append=append,
             qmp=directory / "qmp" if qmp else None,
             extra=extra,
         )
-        with process.started(machine.command(), log=directory / "qemu.log", pass_fds=[theirs.fileno()]) as running:
+        passed = [theirs.fileno(), their_side.fileno()]
+        with process.started(machine.command(), log=directory / "qemu.log", pass_fds=passed) as running:
             leftovers.note_process(directory, running.pid)
-            theirs.close()  # now only QEMU holds that end, so its death closes the channel
-            guest = Guest(directory, Channel(ours), running)
+            theirs.close()  # now only QEMU holds those ends, so its death closes the channels
+            their_side.close()
+            guest = Guest(directory, Channel(ours), Channel(side), running)
             with _console_kept(guest, cache / CONSOLES):
                 guest.wait_ready(boot_timeout)
                 (directory / "initrd").unlink()

@@ -1,6 +1,6 @@
 #!/usr/bin/busybox sh
-# The first process of a guest: mounts, loads the disk's driver, then runs what comes in on the second
-# serial port, one command at a time. See profiler/lab/channel.py for the other end.
+# The first process of a guest: mounts, loads the disk's driver, then runs what comes in on the second serial
+# port, one command at a time, and what comes in on the third meanwhile. See profiler/lab/channel.py for the other end.
 export PATH=/usr/bin HOME=/root LC_ALL=C PYTHONPATH=/whyerrno PYTHONDONTWRITEBYTECODE=1 TERM=dumb
 mount -t devtmpfs devtmpfs /dev
 mount -t proc proc /proc
@@ -32,12 +32,16 @@ done
 echo >/proc/sys/kernel/modprobe
 if [ -s /etc/library-path ]; then export LD_LIBRARY_PATH=$(cat /etc/library-path); fi
 cd /root
-stty -F /dev/ttyS1 raw -echo
-exec 3<>/dev/ttyS1
-printf '\036ready %s\n' "$(uname -r)" >&3
-while read -r number script <&3; do
-  echo "$script" | base64 -d >/run/command
-  printf '\036begin %s\n' "$number" >&3
-  sh /run/command </dev/null >&3 2>&1
-  printf '\036end %s %s\n' "$number" "$?" >&3
-done
+serve() {
+  stty -F "/dev/$1" raw -echo
+  exec 3<>"/dev/$1"
+  printf '\036ready %s\n' "$(uname -r)" >&3
+  while read -r number script <&3; do
+    echo "$script" | base64 -d >"/run/command-$1"
+    printf '\036begin %s\n' "$number" >&3
+    sh "/run/command-$1" </dev/null >&3 2>&1
+    printf '\036end %s %s\n' "$number" "$?" >&3
+  done
+}
+serve ttyS2 &
+serve ttyS1

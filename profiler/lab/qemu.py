@@ -32,6 +32,7 @@ class Machine:
     initrd: Path | None = None
     disk: Path | None = None  # raw
     channel: socket.socket | None = None  # the second serial port
+    side_channel: socket.socket | None = None  # the third
     memory: int = 2048  # MiB
     append: str = ""
     qmp: Path | None = None  # a socket QEMU listens on
@@ -46,6 +47,10 @@ class Machine:
             argv += ["-initrd", str(self.initrd)]
         if self.channel is not None:
             argv += ["-chardev", f"socket,id=channel,fd={self.channel.fileno()}", "-serial", "chardev:channel"]
+        if self.side_channel is not None:
+            # irq=5: by default the console's own, and QEMU does not join what two devices want of one line
+            argv += ["-chardev", f"socket,id=side,fd={self.side_channel.fileno()}"]
+            argv += ["-device", "isa-serial,chardev=side,index=2,irq=5"]
         if self.disk is not None:
             # unsafe: the host's page cache is the only cache, so both sides see the same bytes at once;
             # report: a full disk fails the guest's write instead of freezing the guest

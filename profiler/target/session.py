@@ -38,6 +38,8 @@ class Session(Protocol):
 
         name  what errors call it; by default its first argument
 
+        From within `on_line`, while the program runs, one more may be run, and files be moved.
+
         Raises TargetError when the deadline (seconds) passes or the target fails; an exit code other than 0
         is returned.
         """

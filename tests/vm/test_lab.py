@@ -57,6 +57,23 @@ def test_the_kernel_in_the_guest_is_the_one_whose_debug_info_is_at_hand(session:
     assert kernel_of("6.1").build_id in shown.replace(" ", "").replace("\n", "")
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_files_move_and_a_second_program_runs_while_the_first_one_runs(version: str, tmp_path: Path) -> None:
+    (tmp_path / "sent").write_text("over the disk")
+    answers = []
+
+    def answer(line: str) -> None:
+        booted.put(tmp_path / "sent", "sent")
+        booted.get("sent", tmp_path / "got")
+        answers.append((line, booted.run(["cat", "sent"], timeout=60).output, (tmp_path / "got").read_text()))
+
+    kernel_of(version)
+    with open_target(f"vm:{version}").session({}) as booted:
+        loop = "for number in 1 2 3; do echo $number; sleep 0.1; done"
+        assert booted.run(["sh", "-c", loop], timeout=60, on_line=answer).output == "1\n2\n3\n"
+    assert answers == [(number, "over the disk", "over the disk") for number in "123"]
+
+
 def test_addresses_are_those_of_vmlinux(session: Session) -> None:
     shown = session.run(["grep", "-w", "_text", "/proc/kallsyms"], timeout=60).output
     assert shown.split()[0] == "ffffffff81000000"
