@@ -22,6 +22,7 @@ _ENTRIES_FROM_OUTSIDE = ("asm_sysvec_", "asm_common_interrupt", "asm_exc_", "com
 # Code that mitigations jump through; the ip there belongs to the function that jumped.
 _THUNKS = ("__x86_return_thunk", "__x86_indirect", "srso_", "retbleed_", "its_return", "__SCT__")
 _MOST_TAIL_CALLS = 4
+_AT_ONCE = 1 << 15  # samples: what is computed of so many stays in the processor's cache
 
 
 @dataclass(slots=True)
@@ -79,22 +80,35 @@ def unique_chains(
     Chains are told apart by a 64-bit hash of addresses and depths, so that the cost in Python is that of
     the distinct ones alone; a collision (one in 2**64 for each pair) would merge two chains.
     """
-    lengths = (start[1:] - start[:-1])[rows]
-    rows, lengths = rows[lengths > 0], lengths[lengths > 0]
-    if not len(rows):
-        return []
+    found: dict[int, tuple[tuple[int, ...], int]] = {}
+    for at in range(0, len(rows), _AT_ONCE):
+        part = rows[at : at + _AT_ONCE]
+        lengths = start[part + 1] - start[part]
+        part, lengths = part[lengths > 0], lengths[lengths > 0]
+        if len(part):
+            _count_chains(found, start[part], lengths, chain)
+    return sorted(found.values())
+
+
+def _count_chains(
+    found: dict[int, tuple[tuple[int, ...], int]],
+    start: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    chain: NDArray[np.uint64],
+) -> None:
+    """Adds chains, none of them empty, to `found`, by their hash."""
     bounds = np.concatenate([[0], np.cumsum(lengths)])
     depth = np.arange(bounds[-1]) - np.repeat(bounds[:-1], lengths)
-    values = chain[np.repeat(start[:-1][rows], lengths) + depth]
+    values = chain[np.repeat(start, lengths) + depth]
     with np.errstate(over="ignore"):
         mixed = (values ^ (depth.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xD6E8FEB86659FD93)
         mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
         hashes = np.add.reduceat(mixed, bounds[:-1])
-    _, first, counts = np.unique(hashes, return_index=True, return_counts=True)
-    found = [
-        (tuple(int(a) for a in values[bounds[i] : bounds[i + 1]]), int(n)) for i, n in zip(first, counts, strict=True)
-    ]
-    return sorted(found)
+    distinct, first, counts = np.unique(hashes, return_index=True, return_counts=True)
+    for key, i, count in zip(distinct.tolist(), first.tolist(), counts.tolist(), strict=True):
+        known = found.get(key)
+        addresses = known[0] if known is not None else tuple(values[bounds[i] : bounds[i + 1]].tolist())
+        found[key] = (addresses, count + (known[1] if known is not None else 0))
 
 
 def gather(
