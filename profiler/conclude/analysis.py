@@ -28,6 +28,7 @@ from profiler.model import (
     Conclusion,
     ErrorSite,
     EvidenceNote,
+    ExecutionLog,
     KernelId,
     LoadResult,
     Manifest,
@@ -76,9 +77,14 @@ class Subject:
 
 
 def conclude(
-    subject: Subject, data: PerfRecording, code: KernelCode, source: Source | None, config: Config | None = None
+    subject: Subject,
+    data: PerfRecording,
+    code: KernelCode,
+    source: Source | None,
+    config: Config | None = None,
+    execution: ExecutionLog | None = None,
 ) -> Analysis:
-    """The Analysis of one recording."""
+    """The Analysis of one recording: of its samples, and of an execution log where there is one."""
     with _collector_paused():
         return _conclude(subject, data, code, source, config)
 
