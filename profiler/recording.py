@@ -6,6 +6,8 @@
     load.json       LoadResult
     kernel.log      the kernel log of the time, one line each
     kernel_text     the running kernel's text from _stext to _etext, zlib-compressed (optional: needs /proc/kcore)
+    modules.json    the loaded modules: names, build ids, addresses of their sections (optional)
+    modules_text    the loaded modules' text as it ran, zlib-compressed (optional)
     config          the kernel's configuration (optional)
     console.log     a guest's console (optional)
 
@@ -37,6 +39,8 @@ KALLSYMS = "kallsyms"
 LOAD = "load.json"
 KERNEL_LOG = "kernel.log"
 KERNEL_TEXT = "kernel_text"
+MODULES = "modules.json"
+MODULES_TEXT = "modules_text"
 CONFIG = "config"
 CONSOLE = "console.log"
 ANALYSIS = "analysis.json"

@@ -10,7 +10,7 @@ import sys
 import time
 
 from profiler.errors import RecordError
-from profiler.record import facts, kallsyms, kcore, progress
+from profiler.record import facts, kallsyms, kcore, modules, progress
 from profiler.record.count import OTHER, ResultCounter
 from profiler.record.guardian import Guardian
 from profiler.record.job import Job
@@ -23,6 +23,8 @@ KALLSYMS = "kallsyms"
 LOAD = "load.json"
 KERNEL_LOG = "kernel.log"
 KERNEL_TEXT = "kernel_text"
+MODULES = "modules.json"
+MODULES_TEXT = "modules_text"
 CONFIG = "config"
 RECORD = "record.json"
 
@@ -41,6 +43,7 @@ class Capture:
         self.phases: dict[str, float] = {}
         self._phase_started = time.monotonic()
         self._kernel_text = b""
+        self._modules = modules.Loaded()
         self._load: Load | None = None
         self._perf: PerfRecord | None = None
         self._counter: ResultCounter | None = None
@@ -120,6 +123,7 @@ class Capture:
             self._kernel_text = kcore.read_text(addresses["_stext"], addresses["_etext"])
         except RecordError as error:
             self.warnings.append(f"the kernel's text is not recorded: {error}")
+        self._modules.note(text=True)
         self._finish_phase("read the kernel's text", RECORDING_STARTS)
 
     def _run(self, load: Load, recording: PerfRecord) -> float:
@@ -157,6 +161,8 @@ class Capture:
         self._write(LOAD, json.dumps(result, indent=1) + "\n")
         if self._kernel_text:
             kcore.compress(self._kernel_text, f"{self.out}/{KERNEL_TEXT}")
+        self._modules.note(text=self.job.kernel_text)  # those that the load brought in
+        self._modules.write(f"{self.out}/{MODULES}", f"{self.out}/{MODULES_TEXT}")
         lines = self._log.lines()
         if self._log.problem:
             self.warnings.append(self._log.problem)

@@ -19,7 +19,7 @@ HEAVY = {"dataclasses", "subprocess", "typing", "pathlib", "inspect", "ctypes", 
 
 
 def test_files_have_the_names_of_the_recording_directory() -> None:
-    names = ("PERF_DATA", "KALLSYMS", "LOAD", "KERNEL_LOG", "KERNEL_TEXT", "CONFIG")
+    names = ("PERF_DATA", "KALLSYMS", "LOAD", "KERNEL_LOG", "KERNEL_TEXT", "MODULES", "MODULES_TEXT", "CONFIG")
     assert [getattr(capture, name) for name in names] == [getattr(recording, name) for name in names]
 
 
