@@ -1,8 +1,10 @@
 """The nouns of machine code, free of any architecture: blocks, edges, and what a block does to values.
 
 `debuginfo` decodes a function into these, `infer` reasons over them. Addresses are link addresses.
-A *place* is where a value can be kept: a register by its full name ("rax") or a stack slot by its
-distance from the stack pointer at function entry ("stack-24").
+A *place* is where a value can be kept: a register by its full name ("rax"), a stack slot by its distance
+from the stack pointer at function entry ("stack-24"), or memory by the way to it from what the function was
+given: "[rdi+0x220]" is where the first argument points to, and "[[rdi+0x18]+0x50]" is reached through a
+pointer kept at [rdi+0x18].
 """
 
 from __future__ import annotations
@@ -19,6 +21,42 @@ class StepKind(enum.Enum):
     SELECT = "select"  # place := source or itself, by the flags (cmov)
     LOAD = "load"  # place := memory that is not a stack slot
     UNKNOWN = "unknown"  # place := something not followed
+
+
+_DEEPEST = 3  # pointers followed one after the other; what lies deeper has no name
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """An address, as far as one function can tell it from others: a base, and the distance from there.
+
+    The base is "stack" (the stack pointer at entry), a register (its value at entry), "global", "gs" (per CPU), or
+    a place (the pointer kept there).
+    """
+
+    base: str
+    offset: int
+
+    def plus(self, distance: int) -> Pointer:
+        return Pointer(self.base, self.offset + distance)
+
+    @property
+    def place(self) -> str:
+        """The place that it points to; "" where it lies too deep."""
+        if self.base == "stack":
+            return f"stack{self.offset:+d}"
+        return f"[{self.base}{self.offset:+#x}]" if self.base.count("[") < _DEEPEST else ""
+
+
+def pointer_to(place: str) -> Pointer | None:
+    """The address of a place; None for a register."""
+    if place.startswith("stack"):
+        return Pointer("stack", int(place.removeprefix("stack")))
+    if not place.startswith("["):
+        return None
+    inner = place[1:-1]
+    sign = max(inner.rfind("+"), inner.rfind("-"))
+    return Pointer(inner[:sign], int(inner[sign:], 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +111,8 @@ class Call:
     tail: bool
     results: tuple[str, ...] = ("rax",)  # places that hold what the callee returns
     clobbers: tuple[str, ...] = ()  # places that it may have changed besides
+    # What argument registers point to; ("stack", ...) is the callee's stack pointer at its entry, in the caller's terms.
+    arguments: tuple[tuple[str, Pointer], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +140,7 @@ class FunctionGraph:
     blocks: dict[int, Block]
     undecoded: tuple[int, ...] = field(default=())  # addresses where decoding had to stop
     escaped: frozenset[str] = field(default=frozenset())  # stack slots whose address is taken: callees may write them
+    return_place: str = "rax"  # where the function leaves what it returns
 
 
 # ---- instructions as an execution log shows them: concrete, one after the other ----
@@ -125,6 +166,7 @@ class Memory:
     index: str
     scale: int
     displacement: int
+    size: int = 8  # bytes
     segment: str = ""  # "gs" or "fs": its base is not in the log, so these addresses are told apart from all others
 
 

@@ -19,6 +19,7 @@ from profiler.conclude.source_walk import SourceVerdict, walk_source
 from profiler.conclude.sources import Sources, condition_text, whole_outcome
 from profiler.debuginfo.c_preprocessor import Config
 from profiler.infer import calltree, verdict
+from profiler.infer.decision import Decision
 from profiler.infer.slice import OriginKind
 from profiler.model import (
     ANALYSIS_SCHEMA,
@@ -266,7 +267,7 @@ def _assemble(
 def _in_source(
     code: KernelCode,
     best: verdict.Located,
-    decision: verdict.Decision | None,
+    decision: Decision | None,
     found: SourceVerdict | None,
     sources: Sources,
 ) -> tuple[ErrorSite, Branch | None]:
@@ -296,7 +297,7 @@ def _in_source(
 _UNSEEN = (OriginKind.MEMORY, OriginKind.UNKNOWN, OriginKind.ARGUMENT, OriginKind.CALL)
 
 
-def _confidence(best: verdict.Located, decision: verdict.Decision | None, found: SourceVerdict | None) -> float:
+def _confidence(best: verdict.Located, decision: Decision | None, found: SourceVerdict | None) -> float:
     """How sure site and branch are, in machine code and in source.
 
     Halved where nothing was seen to decide, or where the origin is no constant; less so where the source still shows

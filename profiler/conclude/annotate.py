@@ -82,14 +82,9 @@ def lines_of_calls(code: Code, located: Located) -> tuple[dict[Key, set[int]], d
 
 def walked_blocks(located: Located) -> list[tuple[SolvedCall, set[int]]]:
     """Each call of the chain with the starts of the blocks on its likeliest walk."""
-    found = []
-    origin = located.origin
-    for depth in range(len(located.calls) - 1, -1, -1):
-        call = located.calls[depth]
-        found.append((call, {node[0][0] for node in call.walks.best_walk(origin)}))
-        if depth:
-            origin = located.calls[depth - 1].origin_of(call)
-    return found[::-1]
+    return [
+        (call, {node[0][0] for node in level.walk}) for call, level in zip(located.calls, located.levels, strict=True)
+    ]
 
 
 def _wanted(code: Code, located: Located, site: ErrorSite | None, branch: Branch | None) -> dict[Key, bool]:

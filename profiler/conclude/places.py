@@ -6,8 +6,9 @@ import itertools
 from typing import Protocol
 
 from profiler.graph import FunctionGraph
+from profiler.infer.decision import Decision
 from profiler.infer.slice import OriginKind
-from profiler.infer.verdict import Decision, Located, SolvedCall
+from profiler.infer.verdict import Located, SolvedCall
 from profiler.model import Branch, ChainLink, ErrorSite, SourceLocation
 
 WRAPPERS = ("__x64_sys_", "__se_sys_", "__arm64_sys_", "__ia32_sys_")

@@ -20,9 +20,10 @@ from profiler.debuginfo.functions import base_name
 from profiler.debuginfo.source_flow import SYNONYMS, Assignment, FlowEdge, FlowNode, SourceFlow, Value
 from profiler.graph import Block, Call, Edge, EdgeKind, FunctionGraph, Step, StepKind, Test
 from profiler.infer.calltree import CallNode
+from profiler.infer.decision import Decision
 from profiler.infer.evidence import BlockSamples
 from profiler.infer.slice import RETURN_PLACE, CallValue, OriginKind, Slicer
-from profiler.infer.verdict import Decision, Located, SolvedCall, candidates, decide
+from profiler.infer.verdict import Located, SolvedCall, candidates, decide
 from profiler.infer.walks import Weights, solve
 from profiler.model import SourceLocation
 
@@ -213,7 +214,7 @@ class _Walker:
         site = SourceLocation(instance.function, instance.file, site_node.first_line)
         if decision is None:
             return SourceVerdict(site, None, None, None, (), found.probability)
-        at, at_nodes = self.solved[id(decision.call)]
+        at, at_nodes = self.solved[id(found.calls[decision.depth])]
         node = at_nodes[_node_id(decision.address)]
         place = SourceLocation(at.function, at.file, node.first_line)
         probability = found.probability * decision.probability

@@ -25,6 +25,7 @@ _CONDITIONS = {
     getattr(ConditionCode, name): name.lower() for name in dir(ConditionCode) if name.isalpha() and name != "NONE"
 }
 _COMPARES = (Mnemonic.CMP, Mnemonic.TEST)
+_STRING_MOVES = (Mnemonic.MOVSB, Mnemonic.MOVSW, Mnemonic.MOVSD, Mnemonic.MOVSQ)  # one element at a time in the log
 
 
 def decode(code: bytes, address: int) -> Executed | None:
@@ -76,6 +77,9 @@ def _known(instruction: Instruction) -> list[Move]:
         return [Move("rax", StepKind.COPY, "rax")]
     if instruction.op_count == 0 or mnemonic in _COMPARES:
         return []
+    if mnemonic in _STRING_MOVES:
+        size = x86.memory_bytes(instruction)
+        return [Move(Memory("rdi", "", 1, 0, size), StepKind.COPY, Memory("rsi", "", 1, 0, size))]
     to = _operand(instruction, 0)
     return _to(instruction, to) if to is not None else []
 
@@ -151,12 +155,14 @@ def _memory(instruction: Instruction) -> Memory | None:
     if not any(instruction.op_kind(index) == OpKind.MEMORY for index in range(instruction.op_count)):
         return None
     segment = _SEGMENTS.get(instruction.segment_prefix, "")
+    size = x86.memory_bytes(instruction)
     if instruction.is_ip_rel_memory_operand:
-        return Memory("", "", 1, instruction.ip_rel_memory_address, segment)
+        return Memory("", "", 1, instruction.ip_rel_memory_address, size, segment)
     return Memory(
         x86.place_of_register(instruction.memory_base),
         x86.place_of_register(instruction.memory_index),
         instruction.memory_index_scale,
         x86.signed(instruction.memory_displacement, 64),
+        size,
         segment,
     )

@@ -20,7 +20,7 @@ from profiler.graph import FunctionGraph
 # holds the interrupted instruction itself.
 _ENTRIES_FROM_OUTSIDE = ("asm_sysvec_", "asm_common_interrupt", "asm_exc_", "common_interrupt_return", "asm_fred_")
 # Code that mitigations jump through; the ip there belongs to the function that jumped.
-_THUNKS = ("__x86_return_thunk", "__x86_indirect", "srso_", "retbleed_", "its_return", "__SCT__")
+THUNKS = ("__x86_return_thunk", "__x86_indirect", "srso_", "retbleed_", "its_return", "__SCT__")
 _MOST_TAIL_CALLS = 4
 _AT_ONCE = 1 << 15  # samples: what is computed of so many stays in the processor's cache
 
@@ -36,6 +36,8 @@ class CallNode:
     tail_from: int | None = None  # the jump in the parent that reached it
     own: Counter[int] = field(default_factory=Counter)  # address → samples with their ip here
     children: dict[tuple[int | None, int], CallNode] = field(default_factory=dict)  # by (return address, entry)
+    executed: Counter[int] | None = None  # address → times executed in one call; None: no execution log
+    returned: int | None = None  # the 64-bit value it returned, where a log shows it
 
     def total(self) -> int:
         """Samples here and below."""
@@ -186,7 +188,7 @@ def _frames(chain: tuple[int, ...], symbols: Symbols) -> list[_Frame] | None:
         exact = name.startswith(_ENTRIES_FROM_OUTSIDE)
         if exact:
             frames.clear()
-        elif not (depth == 0 and name.startswith(_THUNKS)):
+        elif not (depth == 0 and name.startswith(THUNKS)):
             frames.append((address, start, name))
     return frames[::-1]
 

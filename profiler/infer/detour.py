@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from profiler.graph import Edge, EdgeKind
 from profiler.infer.slice import OTHER, Slicer, State
 from profiler.infer.walks import Node
@@ -9,7 +11,7 @@ from profiler.infer.walks import Node
 _UNLIKELY = (EdgeKind.FAULT, EdgeKind.TRAP, EdgeKind.KEY)
 
 
-def states_behind(slicer: Slicer, edge: Edge, walk: list[Node], index: int) -> set[State]:
+def states_behind(slicer: Slicer, edge: Edge, walk: Sequence[Node], index: int) -> set[State]:
     """States of the returned value right behind `edge`, an edge that `walk` did not take at `walk[index]`.
 
     A detour ends at an exit, or where it comes back to a later block of the walk: from there on the walk's

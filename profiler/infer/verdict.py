@@ -6,16 +6,17 @@ All in terms of machine code; the source is put to it elsewhere.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from profiler.graph import Block, EdgeKind, FunctionGraph, StepKind
+from profiler.graph import Block, FunctionGraph, StepKind
 from profiler.infer import evidence
 from profiler.infer.calltree import CallNode, counts_by_return_address
-from profiler.infer.detour import states_behind
-from profiler.infer.slice import CallValue, Origin, OriginKind, Slicer, State
+from profiler.infer.decision import Decision, Level, last_choice
+from profiler.infer.slice import CallValue, Origin, OriginKind, Slicer
 from profiler.infer.walks import Node, Walks, log_sum, solve
 
 # A callee without a single sample: log-probability that it is the one to return the errno.
@@ -47,20 +48,6 @@ class SolvedCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """The last place on the walk from which something else could still have been returned."""
-
-    call: SolvedCall
-    address: int  # of the jump, the conditional move, or the arithmetic on flags
-    taken: bool | None  # whether the jump was taken; None where there is none
-    kind: str  # "jump", "fault", "select", "flags"
-    probability: float
-    before: int  # start of the block it ends or lies in
-    after: int | None  # start of the block that followed
-    by_pointer: bool = False  # between it and the origin lies an indirect call: the pointer may have decided instead
-
-
-@dataclass(frozen=True, slots=True)
 class Located:
     """One candidate: the calls that lead to it, outermost first, and its origin in the last of them."""
 
@@ -68,9 +55,29 @@ class Located:
     origin: Origin
     probability: float
 
+    levels_known: tuple[Level, ...] = ()  # where the walks are not a matter of likelihood
+
     @property
-    def walk(self) -> list[Node]:
-        return self.calls[-1].walks.best_walk(self.origin)
+    def levels(self) -> tuple[Level, ...]:
+        """The walk through each of the calls, outermost first."""
+        return self.levels_known or self._likeliest()
+
+    def _likeliest(self) -> tuple[Level, ...]:
+        found, origin = [], self.origin
+        for depth in range(len(self.calls) - 1, -1, -1):
+            call = self.calls[depth]
+            walk = call.walks.best_walk(origin)
+            limit = len(walk) if depth == len(self.calls) - 1 else _index_of(walk, origin)
+            going_on = functools.partial(call.walks.edge_probability, origin, walk)
+            found.append(Level(call.graph, call.walks.slicer, origin, tuple(walk), limit, going_on))
+            if depth:
+                origin = self.calls[depth - 1].origin_of(call)
+        return tuple(reversed(found))
+
+
+def _index_of(walk: list[Node], origin: Origin) -> int:
+    """Where the walk makes the call whose value it returns: its last visit."""
+    return max((i for i, node in enumerate(walk) if node[0][0] == origin.address), default=len(walk) - 1)
 
 
 class Inference:
@@ -186,103 +193,8 @@ def _located(
 
 
 def decide(located: Located) -> Decision | None:
-    """The deciding branch: in the function of origin, else in the nearest caller that had a choice."""
-    origin, by_pointer = located.origin, False
-    for depth in range(len(located.calls) - 1, -1, -1):
-        call = located.calls[depth]
-        walk = call.walks.best_walk(origin)
-        limit = len(walk) if depth == len(located.calls) - 1 else _index_of(walk, origin)
-        decision = _last_choice(call, origin, walk, limit)
-        if decision is not None:
-            return replace(decision, by_pointer=by_pointer)
-        if depth:
-            caller = located.calls[depth - 1]
-            origin = caller.origin_of(call)
-            made = caller.graph.blocks[origin.address].call
-            by_pointer = by_pointer or (made is not None and made.target is None)
-    return None
-
-
-def _index_of(walk: list[Node], origin: Origin) -> int:
-    """Where the walk makes the call whose value it returns: its last visit."""
-    return max((i for i, node in enumerate(walk) if node[0][0] == origin.address), default=len(walk) - 1)
-
-
-def _last_choice(call: SolvedCall, origin: Origin, walk: list[Node], limit: int) -> Decision | None:
-    for index in range(limit - 1, -1, -1):
-        if index + 1 < len(walk) and index < limit:
-            decision = _jump_choice(call, origin, walk, index)
-            if decision is not None:
-                return decision
-        decision = _branchless_choice(call, origin, walk, index)
-        if decision is not None:
-            return decision
-    return None
-
-
-def _jump_choice(call: SolvedCall, origin: Origin, walk: list[Node], index: int) -> Decision | None:
-    block = call.graph.blocks[walk[index][0][0]]
-    target = walk[index + 1][0][0]
-    taken = next(edge for edge in block.edges if edge.target == target)
-    if taken.kind == EdgeKind.FAULT:
-        return _decision(call, origin, walk, index, None, "fault")
-    if taken.kind not in (EdgeKind.TAKEN, EdgeKind.NOT_TAKEN) or _is_forced(call, origin, walk, index):
-        return None
-    blocks = [call.graph.blocks[node[0][0]] for node in walk[: index + 1]]
-    for edge in block.edges:
-        if edge.target == taken.target or edge.kind in (EdgeKind.FAULT, EdgeKind.TRAP, EdgeKind.KEY):
-            continue
-        states = states_behind(call.walks.slicer, edge, walk, index)
-        if any(_leads_elsewhere(call, origin, blocks, state) for state in states):
-            return _decision(call, origin, walk, index, taken.kind == EdgeKind.TAKEN, "jump")
-    if block.call is not None and block.call.tail:  # a conditional tail call that was not made
-        return _decision(call, origin, walk, index, False, "jump")
-    return None
-
-
-def _leads_elsewhere(call: SolvedCall, origin: Origin, blocks: list[Block], state: State) -> bool:
-    """Whether a walk that goes on in `state` behind `blocks` can return something else.
-
-    Another constant of the same errno is the same value: compilers repeat a constant on both sides of a branch
-    that only cleans up (handle_mounts on 6.12).
-    """
-    same = (OriginKind.CONSTANT, OriginKind.FLAGS)
-    return any(
-        not isinstance(found, Origin) or (found != origin and found.kind not in same)
-        for found in call.walks.slicer.resolve(blocks, state)
-    )
-
-
-def _is_forced(call: SolvedCall, origin: Origin, walk: list[Node], index: int) -> bool:
-    """Whether the jump could not go the other way: it tests the very value that is returned, or a known constant."""
-    block = call.graph.blocks[walk[index][0][0]]
-    tests = [edge.test for edge in block.edges if edge.test is not None]
-    if not tests:
-        return False
-    blocks = [call.graph.blocks[node[0][0]] for node in walk[: index + 1]]
-    slicer, place = call.walks.slicer, tests[0].place
-    return slicer.values_of(blocks, place) == {origin} or slicer.constant_of(blocks, place) is not None
-
-
-def _branchless_choice(call: SolvedCall, origin: Origin, walk: list[Node], index: int) -> Decision | None:
-    """A conditional move or arithmetic on flags in the block that chose the value."""
-    block = call.graph.blocks[walk[index][0][0]]
-    behind = walk[index + 1][1] if index + 1 < len(walk) else None
-    blocks = [call.graph.blocks[node[0][0]] for node in walk[:index]]
-    for step, sides in call.walks.slicer.choices(block, behind, blocks):
-        if origin in sides and any(side != origin for side in sides):
-            kind = "select" if step.kind == StepKind.SELECT else "flags"
-            probability = 1.0
-            return Decision(call, step.address, None, kind, probability, block.start, None)
-    return None
-
-
-def _decision(
-    call: SolvedCall, origin: Origin, walk: list[Node], index: int, taken: bool | None, kind: str
-) -> Decision:
-    block = call.graph.blocks[walk[index][0][0]]
-    probability = call.walks.edge_probability(origin, walk, index)
-    return Decision(call, block.last, taken, kind, probability, block.start, walk[index + 1][0][0])
+    """The deciding branch on the way to a candidate."""
+    return last_choice(located.levels)
 
 
 def most_probable(found: list[Located]) -> Located | None:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import pytest
 
 from profiler.infer.calltree import CallNode, Symbols, gather
+from profiler.infer.decision import Decision
 from profiler.infer.slice import Origin, OriginKind
-from profiler.infer.verdict import Decision, Inference, Located, SolvedCall, candidates, decide, most_probable
+from profiler.infer.verdict import Inference, Located, SolvedCall, candidates, decide, most_probable
 from tests.unit.toy_kernel import ToyKernel
 
 EINVAL, EPERM, EFAULT = 22, 1, 14
@@ -134,7 +135,7 @@ def test_the_origin_is_followed_into_the_callee_that_returned_it() -> None:
     assert best.origin == Origin(OriginKind.CONSTANT, CALL_AT.at["g.bad"])
     branch = decide(best)
     assert branch is not None
-    assert (branch.call.node.name, branch.after) == ("g", CALL_AT.at["g.bad"])
+    assert (best.calls[branch.depth].node.name, branch.after) == ("g", CALL_AT.at["g.bad"])
 
 
 def test_a_callee_that_succeeded_is_not_the_origin() -> None:
@@ -167,7 +168,7 @@ def test_a_test_of_the_returned_value_decides_nothing() -> None:
     branch = decision(kernel, {"f": 90, "f.call": 80, "f.tested": 90, "f.out": 80, "g < f.call": 90})
     assert branch is not None
     # g has no choice, and f's test of its result none either: the condition on calling g at all decided
-    assert (branch.call.node.name, branch.before, branch.taken) == ("f", kernel.at["f"], False)
+    assert (branch.depth, branch.before, branch.taken) == (0, kernel.at["f"], False)
 
 
 def test_a_walk_without_a_choice_has_no_decision() -> None:

@@ -1,0 +1,141 @@
+"""Where a value came from, followed backwards along executed instructions.
+
+Every register is known at every row, so that every memory address is: a value is followed through the
+stack, through out-parameters and structures alike, and the first instruction that did not copy it is its origin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from profiler.graph import Executed, Memory, Move, Operand, StepKind
+from profiler.model import LOGGED_REGISTERS, ExecutionLog
+
+_COLUMN = {name: column for column, name in enumerate(LOGGED_REGISTERS)}
+_WORD = (1 << 64) - 1
+_CARRY, _PARITY, _ZERO, _SIGN, _OVERFLOW = 1, 1 << 2, 1 << 6, 1 << 7, 1 << 11
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Bytes of memory; `segment` as of Memory."""
+
+    address: int
+    size: int
+    segment: str = ""
+
+
+Location = str | Cell
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """The origin of a value: the row, and what its instruction did. `cell`: memory that nobody wrote before it was
+    read at `row`. `stops` are the places it was in, (row, location), last first."""
+
+    row: int
+    move: Move
+    cell: Cell | None
+    stops: tuple[tuple[int, Location], ...]
+
+
+def follow(
+    log: ExecutionLog, rows: list[int], decode: Callable[[int], Executed | None], register: str
+) -> Followed | None:
+    """The origin of what `register` holds before the last of `rows` is executed; None where it was there before."""
+    location: Location = register
+    stops: list[tuple[int, Location]] = []
+    read: tuple[int, Move] | None = None
+    for row in reversed(rows[:-1]):
+        executed = decode(int(log.address[row]))
+        move = _writes(log, row, executed, location) if executed is not None else None
+        if move is None:
+            continue
+        source = _source(log, row, move, location)
+        if source is None:
+            return Followed(row, move, None, tuple(stops))
+        if isinstance(source, Cell) and not isinstance(location, Cell):
+            read = (row, move)
+        location = source
+        stops.append((row, location))
+    if read is not None and isinstance(location, Cell):
+        return Followed(*read, location, tuple(stops))
+    return None
+
+
+def _writes(log: ExecutionLog, row: int, executed: Executed, location: Location) -> Move | None:
+    for move in executed.moves:
+        if isinstance(location, str):
+            if move.to == location:
+                return move
+        elif isinstance(move.to, Memory) and _overlaps(cell_of(log, row, move.to), location):
+            return move
+    return None
+
+
+def _overlaps(written: Cell, wanted: Cell) -> bool:
+    return (
+        written.segment == wanted.segment
+        and written.address < wanted.address + wanted.size
+        and wanted.address < written.address + written.size
+    )
+
+
+def _source(log: ExecutionLog, row: int, move: Move, location: Location) -> Location | None:
+    """Where the value was before `move`; None where it came into being there."""
+    if move.kind == StepKind.SELECT:
+        moved = _holds(move.condition, int(log.flags[row]))
+        return _place(log, row, move.source, location) if moved and move.source is not None else location
+    if move.kind == StepKind.COPY and move.source is not None:
+        source = _place(log, row, move.source, location)
+        if isinstance(location, Cell) and isinstance(move.to, Memory):
+            into = location.address - cell_of(log, row, move.to).address
+            if into:  # a wider store: of registers only the start is followed, of memory the same bytes
+                return Cell(source.address + into, location.size, source.segment) if isinstance(source, Cell) else None
+        return source
+    if move.kind == StepKind.OPERATE:
+        return _place(log, row, move.source, location) if move.source is not None else location
+    return None
+
+
+def _place(log: ExecutionLog, row: int, operand: Operand | None, location: Location) -> Location:
+    if isinstance(operand, Memory):
+        cell = cell_of(log, row, operand)
+        size = min(cell.size, location.size) if isinstance(location, Cell) else min(cell.size, 4)
+        return Cell(cell.address, size, cell.segment)  # an errno has 32 bits, whatever is copied with it
+    assert operand is not None
+    return operand
+
+
+def cell_of(log: ExecutionLog, row: int, operand: Memory) -> Cell:
+    """The memory that an operand means at a row."""
+    address = operand.displacement
+    for name, factor in ((operand.base, 1), (operand.index, operand.scale)):
+        if name:
+            address += int(log.registers[row, _COLUMN[name]]) * factor
+    return Cell(address & _WORD, operand.size, operand.segment)
+
+
+def _holds(condition: str, flags: int) -> bool:
+    """Whether the condition of a cmovCC holds (Intel SDM vol. 1, appendix B)."""
+    carry, zero, sign = bool(flags & _CARRY), bool(flags & _ZERO), bool(flags & _SIGN)
+    overflow, parity = bool(flags & _OVERFLOW), bool(flags & _PARITY)
+    return {
+        "o": overflow,
+        "no": not overflow,
+        "b": carry,
+        "ae": not carry,
+        "e": zero,
+        "ne": not zero,
+        "be": carry or zero,
+        "a": not (carry or zero),
+        "s": sign,
+        "ns": not sign,
+        "p": parity,
+        "np": not parity,
+        "l": sign != overflow,
+        "ge": sign == overflow,
+        "le": zero or sign != overflow,
+        "g": not zero and sign == overflow,
+    }[condition]
