@@ -139,6 +139,7 @@ class ExecutionLog:
     address: NDArray[np.uint64]  # (n,)
     registers: NDArray[np.uint64]  # (n, 16), in the order of LOGGED_REGISTERS
     flags: NDArray[np.uint32]  # (n,), RFLAGS
+    decode_errors: tuple[DecodeError, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

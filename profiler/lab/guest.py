@@ -16,7 +16,7 @@ from pathlib import Path
 
 from profiler import process
 from profiler.errors import MissingError, TargetError
-from profiler.lab import archive, image, leftovers, programs, qemu, store
+from profiler.lab import archive, image, leftovers, programs, qemu, replay, store
 from profiler.lab.channel import LONGEST_SCRIPT, Channel, ChannelClosed, ChannelSilent
 from profiler.model import Kernel
 from profiler.process import Completed
@@ -33,11 +33,14 @@ _CONSOLES_KEPT = 20
 class Guest:
     """A booted guest. Made by `boot`; once a deadline has passed or the guest has ended, it is of no more use."""
 
-    def __init__(self, directory: Path, channel: Channel, side: Channel, running: subprocess.Popen[bytes]) -> None:
+    def __init__(
+        self, directory: Path, channel: Channel, side: Channel, running: subprocess.Popen[bytes], replays: bool
+    ) -> None:
         self.console = directory / "console.log"
         self.workdir = image.WORKDIR
         self.python = "/usr/bin/python3"
         self.release = ""
+        self.replays = replays
         self._disk = directory / "disk"
         self._qemu_log = directory / "qemu.log"
         self._channel = channel
@@ -90,6 +93,21 @@ class Guest:
                 local.parent.mkdir(parents=True, exist_ok=True)
                 name = local.name
                 archive.extract(disk, local.parent, rename=lambda _: archive.inside(name))
+
+    @contextlib.contextmanager
+    def execution_log(self, *, seconds: float) -> Iterator[Iterator[bytes]]:
+        """What the guest's kernel executes from now on, as `replay.execution_log` yields it.
+
+        Raises MissingError where the guest is not emulated, TargetError when QEMU fails.
+        """
+        if not self.replays:
+            raise MissingError(
+                "exact replay needs an emulated guest, and this one runs under KVM",
+                hint=f"set {qemu.ACCELERATOR_VARIABLE}=tcg, or use --evidence samples",
+            )
+        directory = self.console.parent
+        with replay.execution_log(directory / "qmp", directory / "execution.log", seconds=seconds) as pieces:
+            yield pieces
 
     def _absolute(self, remote: str) -> str:
         return posixpath.join(self.workdir, remote)
@@ -174,6 +192,7 @@ def boot(
     append: str = "",
     memory: int = 2048,
     qmp: bool = False,
+    replays: bool = False,
     extra: tuple[str, ...] = (),
     boot_timeout: float = BOOT_SECONDS,
 ) -> Iterator[Guest]:
@@ -183,6 +202,7 @@ def boot(
     append  more words for the kernel command line
     memory  MiB
     qmp     QEMU listens for its monitor protocol on `qmp` in the guest's directory (beside `console`)
+    replays the guest is for `Guest.execution_log` too, and its clock counts instructions; tcg only
     extra   more arguments for QEMU
 
     Raises MissingError without QEMU or an image, TargetError when the guest does not come up.
@@ -207,7 +227,8 @@ def boot(
             side_channel=their_side,
             memory=memory,
             append=append,
-            qmp=directory / "qmp" if qmp else None,
+            qmp=directory / "qmp" if qmp or replays else None,
+            replays=replays,
             extra=extra,
         )
         passed = [theirs.fileno(), their_side.fileno()]
@@ -215,7 +236,7 @@ def boot(
             leftovers.note_process(directory, running.pid)
             theirs.close()  # now only QEMU holds those ends, so its death closes the channels
             their_side.close()
-            guest = Guest(directory, Channel(ours), Channel(side), running)
+            guest = Guest(directory, Channel(ours), Channel(side), running, replays)
             with _console_kept(guest, cache / CONSOLES):
                 guest.wait_ready(boot_timeout)
                 (directory / "initrd").unlink()

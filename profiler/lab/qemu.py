@@ -11,7 +11,7 @@ from pathlib import Path
 
 from profiler import process
 from profiler.errors import UsageError
-from profiler.lab import leftovers
+from profiler.lab import leftovers, replay
 from profiler.recording import write_atomically
 
 PROGRAM = "qemu-system-x86_64"
@@ -36,6 +36,7 @@ class Machine:
     memory: int = 2048  # MiB
     append: str = ""
     qmp: Path | None = None  # a socket QEMU listens on
+    replays: bool = False  # made for the execution log (tcg only)
     extra: tuple[str, ...] = ()
 
     def command(self) -> list[str]:
@@ -57,6 +58,8 @@ class Machine:
             argv += ["-drive", f"file={_value(self.disk)},format=raw,if=virtio,cache=unsafe,werror=report"]
         if self.qmp is not None:
             argv += ["-qmp", f"unix:{_value(self.qmp)},server=on,wait=off"]
+        if self.replays:
+            argv += ["-dfilter", replay.ADDRESSES, "-icount", replay.INSTRUCTION_CLOCK]
         return [*argv, *self.extra]
 
     def _command_line(self) -> str:

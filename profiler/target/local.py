@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from profiler import process
-from profiler.errors import TargetError
+from profiler.errors import MissingError, TargetError
 from profiler.lab import elf_note, leftovers
 from profiler.model import Kernel
 from profiler.process import Completed
@@ -66,6 +66,7 @@ class Local:
 
 class LocalSession:
     console: Path | None = None
+    replays = False
 
     def __init__(self, directory: Path, files: Mapping[str, Path]) -> None:
         self.workdir = str(directory)
@@ -93,6 +94,13 @@ class LocalSession:
             )
         except process.ProcessError as error:
             raise TargetError(f"{name or argv[0]} did not end within {timeout:g} s", hint="it was stopped") from error
+
+    def execution_log(self, *, seconds: float) -> contextlib.AbstractContextManager[Iterator[bytes]]:
+        """Always raises MissingError: this machine's own kernel is not emulated."""
+        raise MissingError(
+            "exact replay needs a kernel in a virtual machine, not this machine's own",
+            hint="choose a vm: target, or use --evidence samples",
+        )
 
     def put(self, local: Path, remote: str) -> None:
         _copy(local, Path(self.workdir, remote))

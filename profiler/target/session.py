@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -42,6 +42,20 @@ class Session(Protocol):
 
         Raises TargetError when the deadline (seconds) passes or the target fails; an exit code other than 0
         is returned.
+        """
+
+    @property
+    def replays(self) -> bool:
+        """Whether `execution_log` is to be had: in an emulated guest."""
+
+    def execution_log(self, *, seconds: float) -> AbstractContextManager[Iterator[bytes]]:
+        """What the kernel executes inside the block, for at most `seconds`, as text of QEMU's execution log.
+
+        It comes in pieces cut anywhere, for `profiler.parse.exec_log`; the target is slowed down a thousandfold
+        and waits for the reader. May be entered from `on_line` while `run` lasts. Full speed is back when the
+        block ends.
+
+        Raises MissingError where the target is not emulated, TargetError where the emulator fails.
         """
 
     def put(self, local: Path, remote: str) -> None:

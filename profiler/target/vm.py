@@ -37,5 +37,5 @@ class VirtualMachine:
         """One guest, booted for this session. Raises MissingError without QEMU, busybox or perf on this machine,
         TargetError when the guest fails."""
         cache = store.cache_directory()
-        with guest.boot(self._kernel, files, cache, accelerator=self.accelerator) as booted:
+        with guest.boot(self._kernel, files, cache, accelerator=self.accelerator, replays=self.emulated) as booted:
             yield booted
