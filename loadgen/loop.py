@@ -13,6 +13,7 @@ from profiler.errors import RecordError
 COMM = "whyerrno-load"
 STOPPED_BY = ("time", "success", "memory", "error", "signal", "count")
 ERRNOS = 4096
+KERNEL_NAMES = {errno_names.EOPNOTSUPP: "EOPNOTSUPP"}  # not ENOTSUP, which Python calls the same number
 NO_SYSCALL = -1
 MEMORY_FLOOR = 96 << 20  # bytes that perf, the shell and the kernel need to go on
 
@@ -94,5 +95,5 @@ def results(outcome: Outcome) -> dict[str, int]:
     counts = {"0": outcome.successes} if outcome.successes else {}
     for number, count in enumerate(outcome.failures):
         if count:
-            counts[errno_names.errorcode.get(number, str(number))] = count
+            counts[KERNEL_NAMES.get(number) or errno_names.errorcode.get(number, str(number))] = count
     return counts

@@ -14,12 +14,16 @@ READINGS = ("decider", "alternative", "predicate", "root")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A statement in the kernel's source; `file` is relative to the kernel tree, lines count from 1."""
+    """A statement in the kernel's source; `file` is relative to the kernel tree, lines count from 1.
+
+    `reads` says where the statement takes the errno from, if it does not spell it.
+    """
 
     function: str
     file: str
     line: int
     line_end: int
+    reads: str = ""
 
     def holds(self, claimed: dict[str, Any] | None) -> bool:
         """Whether a place of an analysis (its `file` and `line`) lies in this one."""
@@ -115,7 +119,8 @@ def _truth(scenario: str, version: str, entry: dict[str, Any]) -> Truth:
 
 
 def _place(table: dict[str, Any]) -> Place:
-    return Place(table["function"], table["file"], table["line"], table.get("line_end", table["line"]))
+    end = table.get("line_end", table["line"])
+    return Place(table["function"], table["file"], table["line"], end, table.get("reads", ""))
 
 
 def _branch(table: dict[str, Any]) -> TrueBranch:

