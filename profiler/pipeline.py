@@ -239,6 +239,31 @@ def _kaslr_offset(addresses: dict[str, int], kernel: Kernel | None) -> int:
         return addresses["_stext"] - vmlinux.symbol_address("_stext")
 
 
+@dataclass(frozen=True, slots=True)
+class Case:
+    """All of a recording that a conclusion rests on, but for the evidence. What is concluded from more and more samples
+    of one recording shares what is found out about the kernel's code."""
+
+    subject: Subject
+    code: KernelCode
+    source: SourceTree | None
+    config: Config | None
+
+    def conclude(self, data: PerfRecording) -> Analysis:
+        return conclude(self.subject, data, self.code, self.source, self.config)
+
+
+def open_case(directory: Path, *, kernel: Kernel | None = None, progress: Progress) -> Case:
+    """Raises MissingError where the kernel's vmlinux is not here, MismatchError where it is another's."""
+    manifest = recording.read_manifest(directory)
+    load = recording.read_load(directory)
+    kernel = kernel or find_kernel(manifest)
+    progress("reading symbols", None)
+    code = _code(kernel, manifest.build_id, directory / recording.KERNEL_TEXT)
+    subject = _subject(manifest, load, _loaded_at(directory, code.vmlinux, manifest))
+    return Case(subject, code, _source(kernel, manifest), _config(directory, kernel))
+
+
 def analyze(directory: Path, *, kernel: Kernel | None = None, salvage: bool = False, progress: Progress) -> Analysis:
     """Concludes from the Recording `directory`, offline, and writes analysis.json into it.
 
@@ -246,16 +271,11 @@ def analyze(directory: Path, *, kernel: Kernel | None = None, salvage: bool = Fa
     Raises MissingError where the kernel's vmlinux is not here, MismatchError where it is another's,
     InputError where the recording is damaged.
     """
-    manifest = recording.read_manifest(directory)
-    load = recording.read_load(directory)
-    kernel = kernel or find_kernel(manifest)
+    case = open_case(directory, kernel=kernel, progress=progress)
     progress("reading samples", None)
     data = read_samples(recording.samples_file(directory), salvage=salvage)
-    progress("reading symbols", None)
-    code = _code(kernel, manifest.build_id, directory / recording.KERNEL_TEXT)
     progress("weighing paths", None)
-    subject = _subject(manifest, load, _loaded_at(directory, code.vmlinux, manifest))
-    analysis = conclude(subject, data, code, _source(kernel, manifest), _config(directory, kernel))
+    analysis = case.conclude(data)
     if salvage and data.decode_errors:
         analysis = replace(analysis, warnings=[*analysis.warnings, _salvaged(data)])
     recording.write_analysis(directory, analysis)
