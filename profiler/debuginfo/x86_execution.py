@@ -141,6 +141,8 @@ def _arithmetic(instruction: Instruction, to: Operand) -> list[Move]:
         return []
     if operator == "or" and value == -1:  # how -Os loads -EPERM
         return [Move(to, StepKind.CONST, value=-1)]
+    if operator in ("shr", "sar") and x86.operand_bits(instruction, 0) == 32:
+        operator += "32"
     return [Move(to, StepKind.OPERATE, operator=operator, value=value)]
 
 

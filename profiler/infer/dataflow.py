@@ -29,15 +29,27 @@ class Cell:
 Location = str | Cell
 
 
+Pending = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Before `row` was executed the value was in `location`, and `pending` operations were still to be applied."""
+
+    row: int
+    location: Location
+    pending: Pending
+
+
 @dataclass(frozen=True, slots=True)
 class Followed:
     """The origin of a value: the row, and what its instruction did. `cell`: memory that nobody wrote before it was
-    read at `row`. `stops` are the places it was in, (row, location), last first."""
+    read at `row`. `stops`: where the value was on its way, last in time first."""
 
     row: int
     move: Move
     cell: Cell | None
-    stops: tuple[tuple[int, Location], ...]
+    stops: tuple[Stop, ...]
 
 
 def follow(
@@ -45,7 +57,8 @@ def follow(
 ) -> Followed | None:
     """The origin of what `register` holds before the last of `rows` is executed; None where it was there before."""
     location: Location = register
-    stops: list[tuple[int, Location]] = []
+    pending: Pending = ()
+    stops: list[Stop] = []
     read: tuple[int, Move] | None = None
     for row in reversed(rows[:-1]):
         executed = decode(int(log.address[row]))
@@ -58,7 +71,9 @@ def follow(
         if isinstance(source, Cell) and not isinstance(location, Cell):
             read = (row, move)
         location = source
-        stops.append((row, location))
+        if move.kind == StepKind.OPERATE:
+            pending = ((move.operator, move.value), *pending)
+        stops.append(Stop(row, location, pending))
     if read is not None and isinstance(location, Cell):
         return Followed(*read, location, tuple(stops))
     return None

@@ -226,14 +226,15 @@ def find(root: Frame, entry: int) -> Frame | None:
     return None
 
 
-def tree(log: ExecutionLog, root: Frame, decode: Decode, prefer: set[Frame]) -> CallNode:
-    """The calling contexts below a frame, each with the addresses executed in one of its executions: that in
-    `prefer` where there is one, else the last."""
+def tree(log: ExecutionLog, root: Frame, decode: Decode, prefer: set[Frame]) -> dict[Frame, CallNode]:
+    """The calling contexts below a frame, that of `root` first, each with the addresses executed in one of its
+    executions: that in `prefer` where there is one, else the last."""
     address = log.address
-    node = CallNode(root.entry, root.name, None, None)
-    pending = [(root, node)]
+    nodes = {root: CallNode(root.entry, root.name, None, None)}
+    pending = [root]
     while pending:
-        frame, node = pending.pop()
+        frame = pending.pop()
+        node = nodes[frame]
         node.executed = Counter(address[frame.rows].tolist())
         node.returned = frame.result
         chosen: dict[tuple[int | None, int], Frame] = {}
@@ -244,8 +245,9 @@ def tree(log: ExecutionLog, root: Frame, decode: Decode, prefer: set[Frame]) -> 
         for (return_address, entry), child in chosen.items():
             below = node.child(return_address, entry, child.name)
             below.tail_from = int(address[child.call_row]) if child.tail and child.call_row is not None else None
-            pending.append((child, below))
-    return node
+            nodes[child] = below
+            pending.append(child)
+    return nodes
 
 
 def _return_address(frame: Frame, address: NDArray[np.uint64], decode: Decode) -> int | None:

@@ -1,0 +1,231 @@
+"""What an execution log says of a failing call: the errno's origin, and the walk through every function on the way.
+
+Nothing is weighed here. The walks are handed on in the form that sampled ones have, so that the deciding
+branch is asked for, and shown, in the same way.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from profiler.graph import Block, FunctionGraph, StepKind
+from profiler.infer import execution
+from profiler.infer.calltree import CallNode, Symbols
+from profiler.infer.dataflow import Followed, Location, follow
+from profiler.infer.decision import Level
+from profiler.infer.execution import Decode, Frame, LoggedCall
+from profiler.infer.slice import CallValue, Held, Origin, OriginKind, Slicer, State
+from profiler.infer.walks import Node
+from profiler.model import ExecutionLog
+
+# Work that is done for somebody else, though within the call: what it writes was pending before it is read.
+_DEFERRED = ("__do_softirq", "handle_softirqs")
+_IN_MEMORY = "memory"  # the place of a value that is kept neither in a register nor in the function's own frame
+_KINDS = {StepKind.CONST: OriginKind.CONSTANT, StepKind.FLAGS: OriginKind.FLAGS}
+
+
+@dataclass(frozen=True, slots=True)
+class Exact:
+    """One failing call, as executed. `levels` runs along `chain`, the frames from the root to that of the origin."""
+
+    root: CallNode
+    chain: tuple[CallNode, ...]
+    levels: tuple[Level, ...]
+    origin: Origin
+    writer: int | None  # the instruction by which deferred work wrote the memory that the errno was read from
+    results: Counter[int]  # what the logged calls returned
+    alike: int  # calls on this very path
+    instructions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """How to find a system call in a log: where the kernel is entered, the call's number, and its function."""
+
+    kernel: int
+    number: int
+    function: int | None
+    dispatchers: tuple[int, ...]  # functions that may refuse a call before its own is entered, the innermost first
+
+
+def examine(
+    log: ExecutionLog,
+    entry: Entry,
+    errno: int,
+    decode: Decode,
+    symbols: Symbols,
+    graph_of: Callable[[int], FunctionGraph],
+) -> Exact | None:
+    """None where the log holds no whole call that failed with `errno`, or its origin lies before the call."""
+    found = execution.calls(log, decode, entry.kernel, entry.number)
+    call, alike = execution.most_common(log, found, -errno)
+    if call is None:
+        return None
+    top = execution.frames(log, call, decode, symbols)
+    frame_of = {row: frame for frame in _all(top) for row in frame.rows}
+    followed, writer = _origin(log, call, decode, frame_of)
+    if followed is None or followed.row not in frame_of:
+        return None
+    origin_frame = frame_of[followed.row]
+    root = _root(origin_frame, entry)
+    chain = list(origin_frame.outwards())[::-1]
+    chain = chain[chain.index(root) :]
+    nodes = execution.tree(log, root, decode, set(chain))
+    levels = _levels(log, chain, followed, errno, graph_of)
+    results = Counter(logged.result for logged in found)
+    return Exact(
+        nodes[root],
+        tuple(nodes[frame] for frame in chain),
+        levels,
+        levels[-1].origin,
+        writer,
+        results,
+        alike,
+        len(call.rows),
+    )
+
+
+def _all(frame: Frame) -> list[Frame]:
+    found, pending = [], [frame]
+    while pending:
+        found.append(pending.pop())
+        pending += found[-1].children
+    return found
+
+
+def _origin(
+    log: ExecutionLog, call: LoggedCall, decode: Decode, frame_of: dict[int, Frame]
+) -> tuple[Followed | None, int | None]:
+    """Where the returned value came from. Where that is deferred work, the reading of the memory it wrote, and the
+    address of the writing instruction."""
+    rows = call.rows.tolist()
+    followed = follow(log, rows, decode, "rax")
+    if followed is None or not _is_deferred(frame_of.get(followed.row)):
+        return followed, None
+    synchronous = [row for row in rows if not _is_deferred(frame_of.get(row))]
+    return follow(log, synchronous, decode, "rax"), int(log.address[followed.row])
+
+
+def _is_deferred(frame: Frame | None) -> bool:
+    return frame is not None and any(outer.name.startswith(_DEFERRED) for outer in frame.outwards())
+
+
+def _root(origin: Frame, entry: Entry) -> Frame:
+    outwards = list(origin.outwards())
+    for function in (entry.function, *entry.dispatchers):
+        for frame in reversed(outwards):
+            if frame.entry == function:
+                return frame
+    return outwards[-1]
+
+
+def _levels(
+    log: ExecutionLog,
+    chain: list[Frame],
+    followed: Followed,
+    errno: int,
+    graph_of: Callable[[int], FunctionGraph],
+) -> tuple[Level, ...]:
+    places = _Places(followed)
+    levels = []
+    for depth, frame in enumerate(chain):
+        graph = graph_of(frame.entry)
+        rows = _block_rows(log, frame, graph)
+        deciding = chain[depth + 1].call_row if depth + 1 < len(chain) else followed.row
+        assert deciding is not None
+        index = max((i for i, row in enumerate(rows) if row <= deciding), default=0)
+        block = graph.blocks[int(log.address[rows[index]])]
+        origin = _here(log, followed) if depth + 1 == len(chain) else Origin(OriginKind.CALL, block.start)
+        walk = _walk(log, frame, rows, origin, deciding, places)
+        behind = walk[index + 1][1] if index + 1 < len(walk) else places.held(frame, frame.rows[-1] + 1)
+        slicer = _KnownSlicer(
+            graph,
+            errno,
+            _any_value,
+            block=block,
+            origin=origin,
+            behind=behind,
+            at_end=places.held(frame, frame.rows[-1]),
+        )
+        limit = len(walk) if depth + 1 == len(chain) else index
+        levels.append(Level(graph, slicer, origin, tuple(walk), limit, _certain))
+    return tuple(levels)
+
+
+def _here(log: ExecutionLog, followed: Followed) -> Origin:
+    kind = OriginKind.MEMORY if followed.cell is not None else _KINDS.get(followed.move.kind, OriginKind.UNKNOWN)
+    return Origin(kind, int(log.address[followed.row]))
+
+
+def _any_value(_block: Block) -> CallValue:
+    return CallValue(-1.0, -1.0)
+
+
+def _certain(_index: int) -> float:
+    return 1.0
+
+
+def _block_rows(log: ExecutionLog, frame: Frame, graph: FunctionGraph) -> list[int]:
+    """The frame's rows at which a block begins."""
+    return [row for row in frame.rows if int(log.address[row]) in graph.blocks]
+
+
+def _walk(
+    log: ExecutionLog, frame: Frame, rows: list[int], origin: Origin, deciding: int, places: _Places
+) -> list[Node]:
+    walk: list[Node] = []
+    seen: set[int] = set()
+    for row in rows:
+        start = int(log.address[row])
+        state: State = origin if row <= deciding else places.held(frame, row)
+        walk.append(((start, int(start in seen)), state))
+        seen.add(start)
+    return walk
+
+
+class _Places:
+    """Where the returned value was kept, by row."""
+
+    def __init__(self, followed: Followed) -> None:
+        stops = followed.stops[::-1]  # first in time first
+        self._rows = [stop.row for stop in stops]
+        self._locations: list[Location] = [stop.location for stop in stops]
+        self._pending = [stop.pending for stop in stops]
+
+    def held(self, frame: Frame, row: int) -> Held:
+        """Its place just before `row` is executed, as the function of `frame` names it."""
+        index = bisect_left(self._rows, row)
+        if index == len(self._rows):
+            return Held("rax")
+        return Held(_name(self._locations[index], frame), self._pending[index])
+
+
+def _name(location: Location, frame: Frame) -> str:
+    if isinstance(location, str):
+        return location
+    offset = location.address - frame.return_slot
+    return f"stack{offset:+d}" if not location.segment and -(1 << 14) < offset < 0 else _IN_MEMORY
+
+
+@dataclass(frozen=True, slots=True)
+class _KnownSlicer(Slicer):
+    """A slicer that knows where one walk's value came from: out of `block`, behind which it was in `behind`."""
+
+    block: Block | None = None
+    origin: Origin | None = None
+    behind: State | None = None
+    at_end: State | None = None
+
+    def at_exit(self, block: Block) -> list[tuple[State, float]]:
+        """What leaves the function in memory is not found in the register of results."""
+        if isinstance(self.at_end, Held) and self.at_end.place == _IN_MEMORY:
+            return [(self.at_end, 0.0)]
+        return Slicer.at_exit(self, block)
+
+    def through(self, block: Block, state: State) -> list[tuple[State, float]]:
+        if self.block is not None and block.start == self.block.start and state == self.behind and self.origin:
+            return [(self.origin, 0.0)]
+        return Slicer.through(self, block, state)
