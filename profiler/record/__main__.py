@@ -41,7 +41,7 @@ def _record(arguments: list[str]) -> None:
     os.makedirs(out, exist_ok=True)
     if os.listdir(out):
         raise UsageError(f"{arguments[1]} is not empty")
-    capture = Capture(job, out)
+    capture = Capture(job, out, orders=os.path.dirname(os.path.abspath(arguments[0])))
     try:
         capture.record()
     finally:

@@ -12,6 +12,7 @@ import time
 from profiler.errors import RecordError
 from profiler.record import facts, kallsyms, kcore, modules, progress
 from profiler.record.count import OTHER, ResultCounter
+from profiler.record.course import BEGINS, ENDS, Course
 from profiler.record.guardian import Guardian
 from profiler.record.job import Job
 from profiler.record.kernel_log import KernelLog
@@ -28,21 +29,20 @@ MODULES_TEXT = "modules_text"
 CONFIG = "config"
 RECORD = "record.json"
 
-TICK_SECONDS = 0.2
-END_GRACE = 5.0  # seconds a load may overrun before it is told to end
-RECORDING_STARTS, RECORDING_ENDS = 0.1, 0.85  # share of the progress bar
+SYSCALL_ENTRY = "entry_SYSCALL_64"
+END_GRACE = 5.0  # seconds that a load may take to end
 
 
 class Capture:
     """The state of one recording. `record` runs it; `close` leaves nothing running, whatever happened before."""
 
-    def __init__(self, job: Job, out: str) -> None:
+    def __init__(self, job: Job, out: str, orders: str) -> None:
         self.job = job
         self.out = out
+        self.orders = orders  # the directory where the host's orders appear
         self.warnings: list[str] = []
         self.phases: dict[str, float] = {}
         self._phase_started = time.monotonic()
-        self._kernel_text = b""
         self._modules = modules.Loaded()
         self._load: Load | None = None
         self._perf: PerfRecord | None = None
@@ -53,20 +53,23 @@ class Capture:
     def record(self) -> None:
         """Raises MissingError, RecordError or UsageError. record.json is written last: without it nothing is whole."""
         kallsyms.check_shown()
-        perf = find_perf()
-        version = perf_version(perf)
-        event = choose_event(perf, self.job.event, self.out)
-        rate_before = self._check_rate()
+        job = self.job
+        perf = find_perf() if job.seconds or job.program else ""
+        version = perf_version(perf) if perf else ""
+        event = choose_event(perf, job.event, self.out) if job.seconds else ""
+        rate_before = self._check_rate() if job.seconds else 0
         self._finish_phase("prepare", 0.03)
         load = self._prepare_load()
-        recording = self._start_perf(perf, event)
+        recording = self._start_perf(perf, event) if job.seconds else None
         self._start_counting(perf, load)
-        self._read_kernel_text()
-        seconds = self._run(load, recording)
+        self._read_kernel(load)
+        course = Course(job, load, recording, self.orders)
+        course.run()
+        self._finish_phase("record", ENDS)
         result = self._stop(load, recording)
         self._check_lowered(rate_before)
         self._collect(result)
-        self._write_facts(event, version, seconds, result)
+        self._write_facts(event, version, course.sampled, result)
 
     def close(self) -> None:
         for part in (self._load, self._perf, self._counter):
@@ -114,40 +117,33 @@ class Capture:
         self._guard([self._counter.pid])
         self._finish_phase("start counting", 0.09)
 
-    def _read_kernel_text(self) -> None:
-        """While perf samples and before the load runs: the text as it is patched during the recording."""
-        if not self.job.kernel_text:
-            return
+    def _read_kernel(self, load: Load) -> None:
+        """Before the load runs: symbols, and the text as perf's events have it patched, even while they pause."""
+        if self._perf is not None:
+            self._perf.pause()
+        symbols = kallsyms.read()
+        self._write_bytes(KALLSYMS, symbols)
+        addresses = kallsyms.text_addresses(symbols)
+        if self.job.kernel_text:
+            self._read_text(addresses["_stext"], addresses["_etext"])
+        entry = kallsyms.address_of(symbols, SYSCALL_ENTRY)
+        progress.say({"load": load.pid, "addresses": addresses, "syscall_entry": entry})
+        self._finish_phase("read the kernel's text", BEGINS)
+
+    def _read_text(self, start: int, end: int) -> None:
         try:
-            addresses = kallsyms.text_addresses(kallsyms.read())
-            self._kernel_text = kcore.read_text(addresses["_stext"], addresses["_etext"])
+            kcore.compress(kcore.read_text(start, end), f"{self.out}/{KERNEL_TEXT}")
         except RecordError as error:
             self.warnings.append(f"the kernel's text is not recorded: {error}")
         self._modules.note(text=True)
-        self._finish_phase("read the kernel's text", RECORDING_STARTS)
+        self._modules.write(f"{self.out}/{MODULES}", f"{self.out}/{MODULES_TEXT}")
 
-    def _run(self, load: Load, recording: PerfRecord) -> float:
-        """Seconds from the release of the load to its end, or to the end of the time asked for."""
-        load.release()
-        started = time.monotonic()
-        asked = self.job.seconds
-        limit = asked + END_GRACE if self.job.scenario else asked
-        while (elapsed := time.monotonic() - started) < limit and load.check():
-            if not recording.alive():
-                recording.stop()
-                raise RecordError("perf ended before the load did")
-            share = min(1.0, elapsed / asked)
-            progress.report(RECORDING_STARTS + share * (RECORDING_ENDS - RECORDING_STARTS), "recording")
-            time.sleep(min(TICK_SECONDS, limit - elapsed))
-        elapsed = time.monotonic() - started
-        self._finish_phase("record", RECORDING_ENDS)
-        return elapsed
-
-    def _stop(self, load: Load, recording: PerfRecord) -> dict[str, object]:
+    def _stop(self, load: Load, recording: PerfRecord | None) -> dict[str, object]:
         """The load first, because on one CPU it would starve perf of the time to finish its file."""
         counts = self._counter.stop() if self._counter else None
-        result = load.finish(grace=1.0)
-        self._warn_of(recording.stop())
+        result = load.finish(grace=END_GRACE)
+        if recording is not None:
+            self._warn_of(recording.stop())
         if counts is not None:
             result["results"] = counts
             result["calls"] = sum(counts.values())
@@ -159,8 +155,6 @@ class Capture:
     def _collect(self, result: dict[str, object]) -> None:
         kallsyms.copy(f"{self.out}/{KALLSYMS}")
         self._write(LOAD, json.dumps(result, indent=1) + "\n")
-        if self._kernel_text:
-            kcore.compress(self._kernel_text, f"{self.out}/{KERNEL_TEXT}")
         self._modules.note(text=self.job.kernel_text)  # those that the load brought in
         self._modules.write(f"{self.out}/{MODULES}", f"{self.out}/{MODULES_TEXT}")
         lines = self._log.lines()
@@ -171,19 +165,18 @@ class Capture:
         self._finish_phase("collect", 0.98)
 
     def _write_facts(self, event: str, version: str, seconds: float, result: dict[str, object]) -> None:
-        assert self._perf is not None
         addresses = kallsyms.text_addresses(kallsyms.read(f"{self.out}/{KALLSYMS}"))
-        commands = [self._perf.argv]
+        commands = [self._perf.argv] if self._perf is not None else []
         if self._counter is not None:
             commands.append(self._counter.argv(int(str(result["pid"]))))
         record = {
             **facts.machine(),
             "addresses": addresses,
             "event": event,
-            "frequency": self.job.frequency,
+            "frequency": self.job.frequency if event else 0,
             "seconds": round(seconds, 6),
             "commands": commands,
-            "tool_versions": {"perf": version, "python": _python_version()},
+            "tool_versions": {**({"perf": version} if version else {}), "python": _python_version()},
             "phases": {name: round(length, 3) for name, length in self.phases.items()},
             "warnings": self.warnings,
         }
@@ -226,8 +219,11 @@ class Capture:
         progress.report(fraction, name)
 
     def _write(self, name: str, text: str) -> None:
-        with open(f"{self.out}/{name}", "w", encoding="utf-8") as file:
-            file.write(text)
+        self._write_bytes(name, text.encode())
+
+    def _write_bytes(self, name: str, content: bytes) -> None:
+        with open(f"{self.out}/{name}", "wb") as file:
+            file.write(content)
 
 
 def _python_version() -> str:

@@ -5,6 +5,14 @@
      "event": "auto", "loop_library": "/whyerrno/loop.so", "kernel_text": true}
 
 Either `scenario` names one of loadgen's, or `program` is the argument list of somebody's own program.
+Three more may be given:
+
+    "seconds"         of sampling, at most; 0: none at all, and no perf.data
+    "looks"           seconds of sampling, rising, after which perf.data is made good so far and {"sampled": S} is said
+    "replay_seconds"  that the load runs on without samples, at most, after the first look (without looks, at the
+                      end): {"replay": true} is said, and an emulator can log what is executed
+
+A file `enough` beside the job file ends everything in order, at once; a file `replayed` ends the replay.
 """
 
 import json
@@ -23,7 +31,9 @@ class Job:
         self.errno = _text(fields, "errno")
         self.errno_number = int(_number(fields, "errno_number", 1, 4095))
         self.syscall_number = int(_number(fields, "syscall_number", 0, 1 << 31))
-        self.seconds = _number(fields, "seconds", 0.01, MOST_SECONDS)
+        self.seconds = _number(fields, "seconds", 0, MOST_SECONDS)
+        self.replay_seconds = _number(fields, "replay_seconds", 0, MOST_SECONDS, default=0)
+        self.looks = _looks(fields)
         self.frequency = int(_number(fields, "frequency", 1, MOST_FREQUENCY))
         self.event = _text(fields, "event", "auto")
         self.scenario = _text(fields, "scenario", "")
@@ -34,6 +44,8 @@ class Job:
             raise UsageError("a job needs either a scenario or a program, and not both")
         if self.event.startswith("-"):
             raise UsageError(f"{self.event!r} is not an event's name")
+        if not self.seconds and not self.replay_seconds:
+            raise UsageError("a job needs seconds of sampling, or of replay")
 
 
 def read_job(path: str) -> Job:
@@ -57,8 +69,16 @@ def _text(fields: dict[str, object], name: str, default: str | None = None) -> s
     return value
 
 
-def _number(fields: dict[str, object], name: str, least: float, most: float) -> float:
-    value = fields.get(name)
+def _looks(fields: dict[str, object]) -> list[float]:
+    value = fields.get("looks") or []
+    numbers = value if isinstance(value, list) else [None]
+    if not all(isinstance(number, int | float) and number > 0 for number in numbers) or sorted(numbers) != numbers:
+        raise UsageError(f"the job's 'looks' must be a list of rising seconds, not {value!r}")
+    return list(numbers)
+
+
+def _number(fields: dict[str, object], name: str, least: float, most: float, default: float | None = None) -> float:
+    value = fields.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
         raise UsageError(f"the job's {name!r} must be a number from {least:g} to {most:g}, not {value!r}")
     return value

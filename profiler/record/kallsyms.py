@@ -42,12 +42,17 @@ def text_addresses(kallsyms: bytes) -> dict[str, int]:
     """
     found = {}
     for symbol in TEXT_SYMBOLS:
-        for kind in (b"T", b"t", b"D", b"R"):
-            end = b"\n" + kallsyms
-            place = end.find(b" " + kind + b" " + symbol.encode() + b"\n")
-            if place >= 0:
-                found[symbol] = int(end[end.rfind(b"\n", 0, place) + 1 : place], 16)
-                break
-        else:
+        address = address_of(kallsyms, symbol)
+        if address is None:
             raise RecordError(f"/proc/kallsyms has no symbol {symbol}")
+        found[symbol] = address
     return found
+
+
+def address_of(kallsyms: bytes, symbol: str) -> int | None:
+    """None where the kernel has no such symbol; of several the first of code."""
+    for kind in (b"T", b"t", b"D", b"R"):
+        place = kallsyms.find(b" " + kind + b" " + symbol.encode() + b"\n")
+        if place >= 0:
+            return int(kallsyms[kallsyms.rfind(b"\n", 0, place) + 1 : place], 16)
+    return None

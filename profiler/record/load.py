@@ -15,6 +15,7 @@ from profiler.record.job import Job
 from profiler.record.spawn import Child, spawn, wait_readable
 
 SETUP_SECONDS = 60.0
+OVERTIME = 60.0  # seconds a scenario runs on where the recorder does not end it
 MEMORY_FLOOR_KB = 64 * 1024  # below this a small guest's perf and shell begin to fail
 
 
@@ -34,7 +35,7 @@ class ScenarioLoad:
         self._stdout, stdout = os.pipe()
         job = self._job
         argv = [sys.executable, *(["-S"] if sys.flags.no_site else []), "-P", "-m", "loadgen", job.scenario]
-        argv += ["--seconds", f"{job.seconds:g}", "--result", self._result]
+        argv += ["--seconds", f"{job.seconds + job.replay_seconds + OVERTIME:g}", "--result", self._result]
         argv += ["--loop", job.loop_library] if job.loop_library else []
         try:
             self._child = spawn(argv, env=_environment(), stdin=stdin, stdout=stdout)
@@ -60,7 +61,8 @@ class ScenarioLoad:
     def finish(self, *, grace: float) -> dict[str, object]:
         """A LoadResult's fields. Raises RecordError where the load left none."""
         assert self._child is not None, "finish() without prepare()"
-        if not self._child.wait(grace):
+        in_time = self._child.running()
+        if in_time:
             self._child.send(signal.SIGTERM)  # the loop sees it, and writes what it has
             self._child.wait(grace)
         self._child.end()
@@ -69,6 +71,8 @@ class ScenarioLoad:
                 result: dict[str, object] = json.load(file)
         except (OSError, ValueError):
             raise _load_error(self._child, "the load ended without a result") from None
+        if in_time and result.get("stopped_by") == "signal":
+            result["stopped_by"] = "time"
         return result
 
     def end(self) -> None:

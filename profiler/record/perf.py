@@ -10,6 +10,7 @@ from profiler.record.spawn import Child, run, spawn, wait_readable
 
 START_SECONDS = 60.0
 STOP_SECONDS = 90.0
+COMMAND_SECONDS = 30.0
 BUFFER = "2M"  # per CPU: over one second of samples at 16 kHz
 OLDEST = [5, 9]  # has --control, and its answers
 _NEWER = "perf 5.9 or later is needed: install linux-perf (Debian) or linux-tools-generic (Ubuntu)"
@@ -112,6 +113,27 @@ class PerfRecord:
     def pid(self) -> int:
         return self._child.pid if self._child else 0
 
+    def flush(self) -> None:
+        """The file has every sample taken up to now, though its header does not say so yet. Raises RecordError."""
+        self._ask_twice("enable")  # what is so already; a "ping" is known to perf 5.12 and later only
+
+    def pause(self) -> None:
+        """As `flush`, and no samples from now on."""
+        self._ask_twice("disable")
+
+    def resume(self) -> None:
+        self._ask_twice("enable")
+
+    def _ask_twice(self, word: str) -> None:
+        """perf looks for a command after it has written what its buffers hold (__cmd_record in builtin-record.c), so
+        between two answers it has written everything that came before the first."""
+        assert self._child is not None, "a command before start()"
+        assert self._control is not None
+        for _ in range(2):
+            if not self._control.ask(word, COMMAND_SECONDS):
+                problem = " ".join(self._child.output.text().split())[-200:]
+                raise RecordError(f"perf did not answer {word!r} while it recorded: {problem}")
+
     def stop(self) -> str:
         """SIGINT, wait, check the file; returns what perf printed. Raises RecordError where the data is not whole."""
         assert self._child is not None, "stop() without start()"
@@ -193,6 +215,11 @@ class Control:
             return True
         child.end(grace=0.2)
         return False
+
+    def ask(self, word: str, seconds: float) -> bool:
+        """Whether perf answered a command within `seconds`."""
+        os.write(self._commands, f"{word}\n".encode())
+        return wait_readable(self._acks, seconds) and os.read(self._acks, 16).startswith(b"ack")
 
     def close(self) -> None:
         self._close(*self._open)

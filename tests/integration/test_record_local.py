@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,10 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from loadgen.build import loop_library
 from profiler.errors import ProfilerError
+from profiler.parse import perf_data
 from profiler.record import count, kallsyms, perf
 from tests.conftest import require
 
@@ -116,7 +119,7 @@ def test_a_scenario_is_recorded_whole(start: Start, loop: str, tmp_path: Path) -
     said = messages(start(out, scenario="bind-eaddrinuse", loop_library=loop))
     assert said[-1]["done"] is True
     assert sum(message.get("phase") == "recording" for message in said) >= 4
-    progress = [message["progress"] for message in said[:-1]]
+    progress = [message["progress"] for message in said if "progress" in message]
     assert progress == sorted(progress)
     load, record = read(out / "load.json"), read(out / "record.json")
     assert set(load["results"]) == {"EADDRINUSE"}
@@ -136,6 +139,60 @@ def test_samples_of_the_load_carry_kernel_callchains(start: Start, loop: str, tm
     chains = [chain for chain in text.split("\n\n") if "__sys_bind" in chain]
     assert len(chains) > 500
     assert sum("do_syscall_64" in chain for chain in chains) > 0.9 * len(chains)
+
+
+def test_at_a_look_the_file_holds_what_was_sampled_and_enough_is_enough(
+    start: Start, loop: str, tmp_path: Path
+) -> None:
+    """The file copied at the look, while perf goes on, is read by our parser up to its last whole record."""
+    out = tmp_path / "out-look"
+    began = time.monotonic()
+    process = start(out, scenario="bind-eaddrinuse", loop_library=loop, seconds=120, looks=[1.0, 60.0])
+    assert process.stdout is not None
+    load = 0
+    for line in process.stdout:
+        message = json.loads(line)
+        load = message.get("load", load)
+        if "sampled" in message:
+            break
+    assert message["sampled"] == pytest.approx(1.0, abs=0.6)
+    shutil.copyfile(out / "perf.data", tmp_path / "copy.data")
+    early = perf_data.read(tmp_path / "copy.data", salvage=True)
+    (tmp_path / "enough").touch()
+    assert messages(process)[-1]["done"] is True
+    assert time.monotonic() - began < 60
+    whole = perf_data.read(out / "perf.data")
+    assert 200 < np.count_nonzero(early.samples.pid == load) <= np.count_nonzero(whole.samples.pid == load)
+    result, record = read(out / "load.json"), read(out / "record.json")
+    assert (result["pid"], result["stopped_by"]) == (load, "time")
+    assert 1.0 <= record["seconds"] < 30
+
+
+def test_during_a_replay_the_load_runs_and_nothing_is_sampled(start: Start, loop: str, tmp_path: Path) -> None:
+    out = tmp_path / "out-replay"
+    process = start(out, scenario="bind-eaddrinuse", loop_library=loop, seconds=2, looks=[1.0], replay_seconds=60)
+    assert process.stdout is not None
+    while "replay" not in json.loads(process.stdout.readline()):
+        pass
+    before = (out / "perf.data").stat().st_size
+    time.sleep(1.5)
+    assert running_with("out-replay/load.json")
+    assert (out / "perf.data").stat().st_size == before
+    (tmp_path / "replayed").touch()
+    assert messages(process)[-1]["done"] is True
+    assert (out / "perf.data").stat().st_size > before
+    assert read(out / "record.json")["seconds"] == pytest.approx(2.0, abs=0.8)
+
+
+def test_a_recording_may_be_a_replay_alone(start: Start, loop: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    said = messages(start(out, scenario="bind-eaddrinuse", loop_library=loop, seconds=0, replay_seconds=1))
+    assert {"replay": True} in said
+    assert said[-1]["done"] is True
+    assert not (out / "perf.data").exists()
+    record = read(out / "record.json")
+    assert (record["seconds"], record["commands"], record["event"]) == (0, [], "")
+    assert read(out / "load.json")["calls"] > 1000
 
 
 def test_a_program_is_recorded_and_its_results_counted_where_tracepoints_are(

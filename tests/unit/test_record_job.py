@@ -35,6 +35,12 @@ def test_a_program_job_may_leave_the_scenario_null() -> None:
     assert (job.scenario, job.program) == ("", ["./repro", "5"])
 
 
+def test_a_job_may_be_for_a_replay_alone_and_have_looks() -> None:
+    assert Job({**JOB, "seconds": 0, "replay_seconds": 20}).seconds == 0
+    assert Job({**JOB, "looks": [2, 3.5]}).looks == [2, 3.5]
+    assert (Job(JOB).replay_seconds, Job(JOB).looks) == (0, [])
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -42,6 +48,11 @@ def test_a_program_job_may_leave_the_scenario_null() -> None:
         ({"seconds": True}, "seconds"),
         ({"seconds": float("nan")}, "seconds"),
         ({"frequency": 0}, "frequency"),
+        ({"seconds": 0}, "sampling, or of replay"),
+        ({"replay_seconds": -1}, "replay_seconds"),
+        ({"looks": [3, 2]}, "looks"),
+        ({"looks": [0]}, "looks"),
+        ({"looks": "2"}, "looks"),
         ({"errno_number": -98}, "errno_number"),
         ({"syscall": ""}, "syscall"),
         ({"errno": None}, "errno"),
