@@ -121,18 +121,23 @@ def scenario(
     errno: str,
     summary: str,
     *,
+    syscall: str = "",
     needs_root: bool = False,
     fails_since: str | None = None,
     fails_before: str | None = None,
     seconds: float = 5.0,
 ) -> Callable[[Callable[[Setup], Call]], Scenario]:
-    """Makes a Scenario of the function below it. The system call is the name without its last, errno part."""
-    syscall = name.rpartition("-")[0].replace("-", "_")
+    """Makes a Scenario of the function below it.
+
+    The system call is the name without its last, errno part, unless it is said: one call can give the same
+    errno in more than one way, and the names then say the way between the two.
+    """
+    named = name.rpartition("-")[0].replace("-", "_")
 
     def declare(prepare: Callable[[Setup], Call]) -> Scenario:
         return Scenario(
             name,
-            syscall,
+            syscall or named,
             errno,
             summary,
             prepare,
