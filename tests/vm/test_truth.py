@@ -12,7 +12,7 @@ from tests.conftest import require
 from tests.vm.kernels import VERSIONS, kernel_of
 
 SAME = {"EAGAIN": "E(AGAIN|WOULDBLOCK)"}
-CONDITION = re.compile(r"\b(if|while|switch)\b|for_each|while_each|\?|&&|\|\|")
+CONDITION = re.compile(r"\b(if|while|switch)\b|for_each|while_each|\?|&&|\|\||[=!<>]=")
 INSTRUCTION = re.compile(r"\b(j\w+|mov\w*)\s")  # one that jumps, or that may fault
 
 
