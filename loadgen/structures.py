@@ -69,3 +69,9 @@ class SchedulingParameter(ctypes.Structure):
     """sched_setscheduler(2)."""
 
     _fields_ = _fields("priority", ctypes.c_int)
+
+
+class IoVector(ctypes.Structure):
+    """readv(2)."""
+
+    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import ctypes
 
+from loadgen.faults import before_forbidden
+from loadgen.messages import CountedMessage, MessageHeader, descriptors_message
 from loadgen.scenario import Call, scenario
 from loadgen.setup import Setup
-from loadgen.structures import SockaddrIn, SockaddrUn
+from loadgen.structures import IoVector, SockaddrIn, SockaddrUn
 
 AF_UNIX = 1
 FAMILY_BEYOND_ALL = 255  # more than AF_MAX, so that no module is asked for
 SOCK_STREAM = 1
+SOCK_DGRAM = 2
+SOL_SOCKET = 1
+SO_PEERNAME = 28
+SHUT_RDWR = 2
 IPPROTO_TCP = 6
+UDP_MOST = 65507  # bytes, that an IPv4 datagram holds beside its headers
+NO_DESCRIPTOR = 1_000_000  # never opened here
 UNKNOWN_OPTION = 999
 MSG_DONTWAIT = 0x40
 
@@ -101,3 +109,102 @@ def recvfrom_eagain(setup: Setup) -> Call:
     receiving = setup.udp_socket()
     receiving.bind(("127.0.0.1", 0))
     return Call("recvfrom", receiving.fileno(), ctypes.create_string_buffer(16), 16, MSG_DONTWAIT, None, None)
+
+
+@scenario(
+    "connect-tcp-econnrefused",
+    "ECONNREFUSED",
+    "A TCP port on which nobody listens. The reset that comes back over the loopback interface leaves the errno in the "
+    "socket, where connect finds it: no line of connect's own code says ECONNREFUSED.",
+    syscall="connect",
+)
+def connect_tcp_econnrefused(setup: Setup) -> Call:
+    silent = setup.tcp_socket()
+    silent.bind(("127.0.0.1", 0))  # nobody else can listen there now
+    address = SockaddrIn.loopback(silent.getsockname()[1])
+    return Call("connect", setup.tcp_socket().fileno(), address, ctypes.sizeof(address))
+
+
+@scenario(
+    "sendmmsg-emsgsize",
+    "EMSGSIZE",
+    "One byte more than fits an IPv4 datagram. UDP's own check of the length lets it pass; the IP layer below refuses "
+    "it, with the same errno.",
+)
+def sendmmsg_emsgsize(setup: Setup) -> Call:
+    address = loopback_receiver(setup)
+    vector = IoVector(setup.anonymous_memory(UDP_MOST + 1), UDP_MOST + 1)
+    header = MessageHeader(ctypes.pointer(address), ctypes.sizeof(address), ctypes.pointer(vector), 1)
+    return Call(
+        "sendmmsg",
+        setup.udp_socket().fileno(),
+        (CountedMessage * 2)(CountedMessage(header), CountedMessage(header)),
+        2,
+        0,
+    )
+
+
+@scenario(
+    "sendto-efault",
+    "EFAULT",
+    "The second half of the datagram is memory that nobody may read. Found when the bytes are copied into the packet, "
+    "behind a function pointer, eight calls below sendto.",
+)
+def sendto_efault(setup: Setup) -> Call:
+    address, half = loopback_receiver(setup), bytes(64)
+    data = before_forbidden(setup, half)
+    return Call("sendto", setup.udp_socket().fileno(), data, 128, 0, address, ctypes.sizeof(address))
+
+
+def loopback_receiver(setup: Setup) -> SockaddrIn:
+    """The address of a UDP socket on the loopback interface."""
+    receiving = setup.udp_socket()
+    receiving.bind(("127.0.0.1", 0))
+    return SockaddrIn.loopback(receiving.getsockname()[1])
+
+
+@scenario(
+    "sendmsg-ebadf",
+    "EBADF",
+    "Of the two descriptors that a UNIX socket shall hand over, the second is not open. The socket's own descriptor "
+    "is, which a wrong one would say with the same errno.",
+)
+def sendmsg_ebadf(setup: Setup) -> Call:
+    reading, _ = setup.pipe()
+    sending = setup.socket(AF_UNIX, SOCK_DGRAM)
+    return Call("sendmsg", sending.fileno(), descriptors_message(reading, NO_DESCRIPTOR), 0)
+
+
+@scenario(
+    "shutdown-enotconn",
+    "ENOTCONN",
+    "A TCP socket that was never connected. The errno is set, and then the socket is shut down all the same.",
+)
+def shutdown_enotconn(setup: Setup) -> Call:
+    return Call("shutdown", setup.tcp_socket().fileno(), SHUT_RDWR)
+
+
+@scenario(
+    "accept-eagain",
+    "EAGAIN",
+    "Nobody is waiting to be accepted, and the socket must not wait. The errno leaves by the label that accept4's "
+    "EINVAL takes too.",
+)
+def accept_eagain(setup: Setup) -> Call:
+    listening = setup.tcp_socket()
+    listening.bind(("127.0.0.1", 0))
+    listening.listen(1)
+    listening.setblocking(False)
+    return Call("accept", listening.fileno(), None, None)
+
+
+@scenario(
+    "getsockopt-enotconn",
+    "ENOTCONN",
+    "SO_PEERNAME of a TCP socket that was never connected. The protocol says ENOTCONN, and whatever it says is "
+    "replaced by ENOTCONN.",
+)
+def getsockopt_enotconn(setup: Setup) -> Call:
+    name = ctypes.create_string_buffer(16)
+    length = ctypes.c_uint32(16)
+    return Call("getsockopt", setup.tcp_socket().fileno(), SOL_SOCKET, SO_PEERNAME, name, length)
