@@ -1,4 +1,4 @@
-"""Timers, epoll, inotify and futexes."""
+"""Timers, epoll, poll, eventfd, inotify and futexes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import ctypes
 import os
 import select
 
+from loadgen.faults import before_forbidden
+from loadgen.messages import PollDescriptor
 from loadgen.scenario import Call, scenario
 from loadgen.setup import Setup
 from loadgen.structures import EpollEvent, ITimerSpec
@@ -13,6 +15,8 @@ from loadgen.structures import EpollEvent, ITimerSpec
 CLOCK_MONOTONIC = 1
 EPOLL_CTL_ADD = 1
 FUTEX_WAIT_PRIVATE = 128
+POLL_ON_STACK = 30  # descriptors that poll copies first, to its stack: what fits 256 bytes with a header of 16
+EVENTFD_MOST = 2**64 - 2
 
 
 @scenario(
@@ -57,3 +61,36 @@ def inotify_add_watch_einval(setup: Setup) -> Call:
 )
 def futex_eagain(setup: Setup) -> Call:
     return Call("futex", ctypes.c_uint32(1), FUTEX_WAIT_PRIVATE, 2, None, None, 0)
+
+
+@scenario(
+    "epoll-wait-einval",
+    "EINVAL",
+    "The descriptor is a pipe's, not an epoll set's. A wrong number of events says EINVAL too, three checks earlier.",
+)
+def epoll_wait_einval(setup: Setup) -> Call:
+    reading, _ = setup.pipe()
+    return Call("epoll_wait", reading, EpollEvent(), 1, 0)
+
+
+@scenario(
+    "poll-efault",
+    "EFAULT",
+    "The array of descriptors runs into memory that nobody may read. It is copied in pieces: the first piece is "
+    "there, the second faults.",
+)
+def poll_efault(setup: Setup) -> Call:
+    first = bytes(PollDescriptor(-1)) * POLL_ON_STACK
+    return Call("poll", before_forbidden(setup, first), POLL_ON_STACK + 1, 0)
+
+
+@scenario(
+    "write-eagain",
+    "EAGAIN",
+    "An eventfd whose counter is at its highest, opened with EFD_NONBLOCK. The errno is set before it is known "
+    "whether the number fits.",
+)
+def write_eagain(setup: Setup) -> Call:
+    counter = setup.owned(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
+    os.eventfd_write(counter, EVENTFD_MOST)
+    return Call("write", counter, ctypes.c_uint64(1), 8)
