@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from loadgen import sysv
+
 PREFIX = "whyerrno-load-"  # then the process number: directories and cgroups
 MOUNT_PREFIX = "whyerrno-cgroup-"  # mount points of a cgroup hierarchy that nobody else had mounted
 
@@ -24,7 +26,11 @@ def mount_point() -> str | None:
 
 
 def remove_leftovers() -> None:
-    """Removes directories, cgroups and mounts of this user's loads whose process is gone. Never raises OSError."""
+    """Removes directories, cgroups, mounts and IPC objects of this user's loads whose process is gone.
+
+    Never raises OSError.
+    """
+    sysv.remove_leftovers()
     cgroups = mount_point()
     for path in _left_in(cgroups, PREFIX):
         _remove_directory(path)
