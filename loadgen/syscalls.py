@@ -51,6 +51,7 @@ NUMBERS: dict[str, dict[str, int]] = {
         "dup3": 292,
         "pipe2": 293,
         "sendmmsg": 307,
+        "setns": 308,
         "renameat2": 316,
         "memfd_create": 319,
         "bpf": 321,
