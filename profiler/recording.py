@@ -10,6 +10,7 @@
     modules_text    the loaded modules' text as it ran, zlib-compressed (optional)
     config          the kernel's configuration (optional)
     console.log     a guest's console (optional)
+    execution.npz   ExecutionLog, its columns as numpy arrays (optional: exact replay)
 
 Everything is first written to a hidden directory beside the final one and renamed when it is whole,
 so that a directory under the asked name is a finished recording.
@@ -21,17 +22,29 @@ import contextlib
 import dataclasses
 import fcntl
 import glob
+import io
 import json
 import os
 import shutil
 import tempfile
 import time
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from profiler.errors import InputError, UsageError
-from profiler.model import ANALYSIS_SCHEMA, MANIFEST_SCHEMA, Analysis, LoadResult, Manifest, from_json
+from profiler.model import (
+    ANALYSIS_SCHEMA,
+    LOGGED_REGISTERS,
+    MANIFEST_SCHEMA,
+    Analysis,
+    ExecutionLog,
+    LoadResult,
+    Manifest,
+    from_json,
+)
 
 MANIFEST = "manifest.json"
 PERF_DATA = "perf.data"
@@ -43,6 +56,7 @@ MODULES = "modules.json"
 MODULES_TEXT = "modules_text"
 CONFIG = "config"
 CONSOLE = "console.log"
+EXECUTION_LOG = "execution.npz"
 ANALYSIS = "analysis.json"
 PERF_SCRIPT = "perf.script"  # in place of perf.data in an import: the text of perf script
 PERF_ANNOTATE = "perf.annotate"  # or of perf annotate --stdio
@@ -201,6 +215,34 @@ def write_load(directory: Path, load: LoadResult) -> None:
 def read_load(directory: Path) -> LoadResult:
     load: LoadResult = _read(directory / LOAD, LoadResult, None)
     return load
+
+
+def write_execution_log(directory: Path, log: ExecutionLog) -> None:
+    import numpy as np  # noqa: PLC0415 - a tenth of a second, which most commands need not wait
+
+    packed = io.BytesIO()
+    np.savez_compressed(packed, address=log.address, registers=log.registers, flags=log.flags)
+    write_atomically(directory / EXECUTION_LOG, packed.getvalue())
+
+
+def read_execution_log(directory: Path) -> ExecutionLog | None:
+    """None where the recording holds none. Raises InputError on a damaged one."""
+    import numpy as np  # noqa: PLC0415 - a tenth of a second, which most commands need not wait
+
+    path = directory / EXECUTION_LOG
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as columns:
+            log = ExecutionLog(columns["address"], columns["registers"], columns["flags"])
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path}: not readable as an execution log: {error}", hint=_DAMAGED) from error
+    shapes = (log.address.shape, log.registers.shape, log.flags.shape)
+    n = len(log.address) if log.address.ndim else 0
+    types = [str(column.dtype) for column in (log.address, log.registers, log.flags)]
+    if shapes != ((n,), (n, len(LOGGED_REGISTERS)), (n,)) or types != ["uint64", "uint64", "uint32"]:
+        raise InputError(f"{path}: not readable as an execution log: shapes {shapes}, {types}", hint=_DAMAGED)
+    return log
 
 
 def write_analysis(directory: Path, analysis: Analysis) -> None:

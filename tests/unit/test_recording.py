@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from profiler import recording
 from profiler.errors import InputError, UsageError
-from profiler.model import LoadResult
+from profiler.model import ExecutionLog, LoadResult
 from tests.unit.sample_analysis import named
 from tests.unit.toy_recording import LOAD, manifest
 
@@ -279,3 +281,56 @@ def test_a_run_that_was_just_being_replaced_is_put_back(tmp_path: Path) -> None:
         pass
     assert names(tmp_path) == ["run"]
     assert recording.read_manifest(tmp_path / "run") == manifest()
+
+
+def execution_log() -> ExecutionLog:
+    registers = np.arange(48, dtype=np.uint64).reshape(3, 16) + np.uint64(0xFFFFFFFF80000000)
+    return ExecutionLog(np.array([1, 2, 2**64 - 1], np.uint64), registers, np.array([2, 0x246, 0], np.uint32))
+
+
+def test_an_execution_log_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    recording.write_execution_log(tmp_path, execution_log())
+    read = recording.read_execution_log(tmp_path)
+    assert read is not None
+    assert names(tmp_path) == ["execution.npz"]
+    for column in ("address", "registers", "flags"):
+        written = getattr(execution_log(), column)
+        assert getattr(read, column).dtype == written.dtype
+        np.testing.assert_array_equal(getattr(read, column), written)
+
+
+def test_a_recording_without_an_execution_log_has_none(tmp_path: Path) -> None:
+    assert recording.read_execution_log(tmp_path) is None
+
+
+def damaged(good: bytes) -> dict[str, bytes]:
+    short = io.BytesIO()
+    np.savez_compressed(short, address=np.zeros(3, np.uint64))
+    other = io.BytesIO()
+    log = execution_log()
+    np.savez_compressed(other, address=log.address[:2], registers=log.registers, flags=log.flags)
+    floats = io.BytesIO()
+    np.savez_compressed(floats, address=np.zeros(3), registers=np.zeros((3, 16)), flags=np.zeros(3))
+    objects = io.BytesIO()
+    pickled = np.array([{}], dtype=object)
+    np.savez_compressed(objects, allow_pickle=True, address=pickled, registers=pickled, flags=pickled)
+    return {
+        "empty": b"",
+        "cut": good[: len(good) // 2],
+        "scrambled": good[:60] + bytes(40) + good[100:],
+        "text": b"Trace 0: no archive\n",
+        "columns missing": short.getvalue(),
+        "columns of unequal length": other.getvalue(),
+        "columns of another type": floats.getvalue(),
+        "pickled": objects.getvalue(),
+    }
+
+
+@pytest.mark.parametrize("what", damaged(b"."))
+def test_a_damaged_execution_log_is_an_input_error_that_names_it(tmp_path: Path, what: str) -> None:
+    recording.write_execution_log(tmp_path, execution_log())
+    path = tmp_path / "execution.npz"
+    path.write_bytes(damaged(path.read_bytes())[what])
+    with pytest.raises(InputError, match=r"execution\.npz") as caught:
+        recording.read_execution_log(tmp_path)
+    assert "record again" in caught.value.hint
