@@ -1,4 +1,4 @@
-"""A cgroup v2 with memory limits, for the time of the loop."""
+"""A cgroup v2 with limits, for the time of the loop."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from loadgen.leftovers import MOUNT_PREFIX, PREFIX, mount_point, temporary_direc
 from profiler.errors import MissingError
 
 
-class MemoryCgroup:
+class Cgroup:
     """`enter` and `leave` are open cgroup.procs files: the loop writes "0" to them to move itself in and out.
 
     Only the loop is inside: Python's own allocations must not meet the limit.
     """
 
-    def __init__(self, limits: dict[str, str], at_end: Callable[[Callable[[], object]], None]) -> None:
+    def __init__(self, controller: str, limits: dict[str, str], at_end: Callable[[Callable[[], object]], None]) -> None:
         root = mount_point() or _mount(at_end)
-        _enable_memory_controller(root, at_end)
+        _enable(controller, root, at_end)
         path = f"{root}/{PREFIX}{os.getpid()}"
         os.mkdir(path)  # pathlib is slow to import
         at_end(lambda: _remove(path))
@@ -58,23 +58,23 @@ def _mount(at_end: Callable[[Callable[[], object]], None]) -> str:
     return path
 
 
-def _enable_memory_controller(root: str, at_end: Callable[[Callable[[], object]], None]) -> None:
-    if "memory" not in _read(f"{root}/cgroup.controllers").split():
+def _enable(controller: str, root: str, at_end: Callable[[Callable[[], object]], None]) -> None:
+    if controller not in _read(f"{root}/cgroup.controllers").split():
         raise MissingError(
-            "cgroup v2 has no memory controller here",
+            f"cgroup v2 has no {controller} controller here",
             hint="it may be bound to cgroup v1 or disabled at boot; use a vm: target",
         )
     control = f"{root}/cgroup.subtree_control"
-    if "memory" in _read(control).split():
+    if controller in _read(control).split():
         return
     try:
-        _write(control, "+memory")
+        _write(control, f"+{controller}")
     except OSError as error:
         raise MissingError(
-            f"the memory controller cannot be enabled in {root}: {error.strerror}",
+            f"the {controller} controller cannot be enabled in {root}: {error.strerror}",
             hint="inside a container this is the outer cgroup's right; use a vm: target",
         ) from error
-    at_end(lambda: _write(control, "-memory"))
+    at_end(lambda: _write(control, f"-{controller}"))
 
 
 def _own_path() -> str:

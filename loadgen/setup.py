@@ -6,7 +6,7 @@ import ctypes
 import os
 from collections.abc import Callable
 
-from loadgen.cgroup import MemoryCgroup
+from loadgen.cgroup import Cgroup
 from loadgen.leftovers import PREFIX, temporary_directory
 from profiler.errors import MissingError, RecordError
 
@@ -24,7 +24,7 @@ class Setup:
     def __init__(self) -> None:
         self._undo: list[Callable[[], object]] = []
         self._directory: str | None = None
-        self.cgroup: MemoryCgroup | None = None
+        self.cgroup: Cgroup | None = None
         self.meminfo = self.open("/proc/meminfo", os.O_RDONLY)
 
     def __enter__(self) -> Setup:
@@ -144,9 +144,16 @@ class Setup:
 
         Raises MissingError where this needs root, or cgroup v2 with its memory controller.
         """
+        self._enter_cgroup("memory", limits)
+
+    def pids_cgroup(self, **limits: str) -> None:
+        """The same with a limit on the number of tasks (`pids_max="1"`)."""
+        self._enter_cgroup("pids", limits)
+
+    def _enter_cgroup(self, controller: str, limits: dict[str, str]) -> None:
         if os.geteuid() != 0:
-            raise MissingError("this scenario needs root, to limit its own memory by a cgroup", hint="run it as root")
-        self.cgroup = MemoryCgroup(limits, self.at_end)
+            raise MissingError("this scenario needs root, to limit itself by a cgroup", hint="run it as root")
+        self.cgroup = Cgroup(controller, limits, self.at_end)
 
     def spared_by_oom_killer(self) -> None:
         """A charge that meets the cgroup's limit then fails, where otherwise this process would be killed for it.

@@ -71,7 +71,53 @@ class SchedulingParameter(ctypes.Structure):
     _fields_ = _fields("priority", ctypes.c_int)
 
 
+class CapabilityHeader(ctypes.Structure):
+    """capset(2)."""
+
+    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
+
+
+class CapabilityData(ctypes.Structure):
+    """capset(2), of version 3: the low, then the high halves of the three sets."""
+
+    _fields_ = _fields(
+        "effective permitted inheritable high_effective high_permitted high_inheritable", ctypes.c_uint32
+    )
+
+
 class IoVector(ctypes.Structure):
     """readv(2)."""
 
     _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
+
+
+class ResourceLimit(ctypes.Structure):
+    """prlimit(2)."""
+
+    _fields_ = _fields("soft hard", ctypes.c_uint64)
+
+
+class FilterInstruction(ctypes.Structure):
+    """One instruction of classic BPF, `struct sock_filter` (linux/filter.h)."""
+
+    _fields_ = [
+        ("code", ctypes.c_uint16),
+        ("if_true", ctypes.c_uint8),
+        ("if_false", ctypes.c_uint8),
+        ("operand", ctypes.c_uint32),
+    ]
+
+
+class FilterProgram(ctypes.Structure):
+    """seccomp(2)."""
+
+    _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.POINTER(FilterInstruction))]
+
+
+class FileAttributes(ctypes.Structure):
+    """file_getattr(2), its first published size (linux/fs.h)."""
+
+    _fields_ = [
+        ("xflags", ctypes.c_uint64),
+        *_fields("extent_size extents project_id cow_extent_size", ctypes.c_uint32),
+    ]
