@@ -17,11 +17,11 @@ and another does not, say so (`fails_before="6.3"`, `fails_since`): tests/vm hol
 from __future__ import annotations
 
 from loadgen.scenario import Scenario
-from loadgen.scenarios import events, files, ipc, memory, namespaces, processes, refusals, sockets
+from loadgen.scenarios import arguments, events, files, ipc, memory, namespaces, processes, refusals, sockets
 
 SCENARIOS: dict[str, Scenario] = {
     made.name: made
-    for module in (memory, sockets, files, events, processes, ipc, namespaces, refusals)
+    for module in (memory, sockets, files, events, processes, ipc, namespaces, arguments, refusals)
     for made in vars(module).values()
     if isinstance(made, Scenario)
 }
