@@ -153,3 +153,33 @@ def renameat2_eexist(setup: Setup) -> Call:
 def copy_file_range_einval(setup: Setup) -> Call:
     descriptor = setup.open(setup.file("copied", bytes(4 * PAGE)), os.O_RDWR)
     return Call("copy_file_range", descriptor, ctypes.c_int64(0), descriptor, ctypes.c_int64(PAGE), 2 * PAGE, 0)
+
+
+@scenario(
+    "linkat-exdev",
+    "EXDEV",
+    "A hard link across two mounts. The errno is set before it is known whether it is needed, and leaves through a "
+    "label that every other way out shares.",
+)
+def linkat_exdev(setup: Setup) -> Call:
+    return Call("linkat", AT_FDCWD, "/proc/version", AT_FDCWD, f"{setup.directory()}/link", 0)
+
+
+@scenario(
+    "fgetxattr-enodata",
+    "ENODATA",
+    "A user attribute of a pipe, which can have none. An attribute that could be there and is not has the same errno.",
+)
+def fgetxattr_enodata(setup: Setup) -> Call:
+    reading, _ = setup.pipe()
+    return Call("fgetxattr", reading, "user.whyerrno", ctypes.create_string_buffer(16), 16)
+
+
+@scenario(
+    "write-einval",
+    "EINVAL",
+    "A letter where a file of /proc takes a number. Refused by the parser of numbers that the whole kernel shares, "
+    "behind the file's own write function.",
+)
+def write_einval(setup: Setup) -> Call:
+    return Call("write", setup.open("/proc/self/oom_score_adj", os.O_WRONLY), b"x", 1)
