@@ -6,7 +6,14 @@ import ctypes
 
 from loadgen.scenario import Call, scenario
 from loadgen.setup import Setup
-from loadgen.structures import BpfMapAttributes, CloneArguments, SchedulingParameter
+from loadgen.structures import (
+    BpfMapAttributes,
+    CapabilityData,
+    CapabilityHeader,
+    CloneArguments,
+    ResourceLimit,
+    SchedulingParameter,
+)
 
 NO_PROCESS = 0x3FFFFFFF  # above the greatest pid_max
 INIT = 1
@@ -19,6 +26,9 @@ KEYCTL_REVOKE = 3
 NO_KEY = 0x7FFFFFF0
 BPF_MAP_CREATE = 0
 BPF_MAP_TYPE_ARRAY = 2
+CAPABILITY_VERSION_3 = 0x20080522
+CAP_CHOWN = 1 << 0
+RLIMIT_NOFILE = 7
 
 
 @scenario(
@@ -117,3 +127,22 @@ def sched_setscheduler_einval(setup: Setup) -> Call:
 )
 def keyctl_enokey(setup: Setup) -> Call:
     return Call("keyctl", KEYCTL_REVOKE, NO_KEY)
+
+
+@scenario(
+    "prlimit64-einval",
+    "EINVAL",
+    "A soft limit above the hard one. A limit that does not exist has the same errno, one check earlier.",
+)
+def prlimit64_einval(setup: Setup) -> Call:
+    return Call("prlimit64", 0, RLIMIT_NOFILE, ResourceLimit(soft=64, hard=32), None)
+
+
+@scenario(
+    "capset-eperm",
+    "EPERM",
+    "A capability that is effective but not permitted. The last of four checks with the same errno, behind a hook of "
+    "the security modules.",
+)
+def capset_eperm(setup: Setup) -> Call:
+    return Call("capset", CapabilityHeader(CAPABILITY_VERSION_3, 0), CapabilityData(effective=CAP_CHOWN))
