@@ -11,6 +11,9 @@ MAP_ANONYMOUS = 0x20
 MADV_GUARD_INSTALL = 102  # since Linux 6.13
 MFD_EXEC = 0x10  # since Linux 6.3
 IORING_MAX_ENTRIES = 32768
+IORING_REGISTER_BUFFERS = 0
+MREMAP_FIXED = 2
+UNUSED_KEY = 0x77686579
 
 
 @scenario(
@@ -81,3 +84,32 @@ def madvise_einval(setup: Setup) -> Call:
 )
 def memfd_create_einval(setup: Setup) -> Call:
     return Call("memfd_create", "whyerrno", MFD_EXEC)
+
+
+@scenario(
+    "mremap-einval",
+    "EINVAL",
+    "MREMAP_FIXED without MREMAP_MAYMOVE. One of five checks in a row whose errno is the start value of one variable.",
+)
+def mremap_einval(setup: Setup) -> Call:
+    address = setup.anonymous_memory(PAGE)
+    return Call("mremap", address, PAGE, PAGE, MREMAP_FIXED, address)
+
+
+@scenario(
+    "shmget-enoent",
+    "ENOENT",
+    "A shared memory segment of a key that nobody made. Semaphores and message queues come to the same line.",
+)
+def shmget_enoent(setup: Setup) -> Call:
+    return Call("shmget", UNUSED_KEY, PAGE, 0)
+
+
+@scenario(
+    "io-uring-register-eopnotsupp",
+    "EOPNOTSUPP",
+    "A descriptor that is no ring. Many operations on real rings are not supported either.",
+)
+def io_uring_register_eopnotsupp(setup: Setup) -> Call:
+    reading, _ = setup.pipe()
+    return Call("io_uring_register", reading, IORING_REGISTER_BUFFERS, None, 0)
