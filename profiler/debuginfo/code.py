@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from profiler.debuginfo import cfg
+from profiler.debuginfo import cfg, x86_execution
+from profiler.debuginfo.architecture import Architecture
 from profiler.debuginfo.histogram import LineHistogram, histograms
 from profiler.debuginfo.lines import Frames, LineTable
 from profiler.debuginfo.vmlinux import Vmlinux
+from profiler.debuginfo.x86_flow import X86_64
 from profiler.errors import InputError, MismatchError
-from profiler.graph import FunctionGraph
+from profiler.graph import Executed, FunctionGraph
 
 _LARGEST_TEXT = 256 << 20
+_LONGEST_INSTRUCTION = 15  # bytes (Intel SDM vol. 2, 2.3.11)
 
 
 class KernelCode:
@@ -36,11 +40,23 @@ class KernelCode:
         self._symbols: dict[int, tuple[str, int, int] | None] = {}
         self._graphs: dict[int, FunctionGraph] = {}
         self._frames: dict[int, Frames] = {}
+        self._executed: dict[int, Executed | None] = {}
         self._owners: dict[int, tuple[str, int, int]] = {}  # by the start of a split-off part
-        keys = (
-            {} if running_text is not None else {entry.address: entry.target for entry in vmlinux.jump_table().values()}
+        self._text = self._describe(vmlinux, patched=running_text is not None)
+
+    def _describe(self, vmlinux: Vmlinux, *, patched: bool) -> cfg.Text:
+        machine = architecture_of(vmlinux.machine)
+        effects = {address: machine.fault_effects(word) for address, word in vmlinux.fault_words().items()}
+        return cfg.Text(
+            self.read,
+            self.function_at,
+            vmlinux.exception_table(),
+            {} if patched else {entry.address: entry.target for entry in vmlinux.jump_table().values()},
+            {address: effect for address, effect in effects.items() if effect},
+            vmlinux.warnings(),
+            patched,
+            machine,
         )
-        self._text = cfg.Text(self.read, self.function_at, vmlinux.exception_table(), keys)
 
     def read(self, address: int, size: int) -> bytes:
         offset = address - self._start
@@ -85,6 +101,18 @@ class KernelCode:
             self._frames[address] = _without_split_parts(self.lines.frames(address))
         return self._frames[address]
 
+    def executed(self, address: int) -> Executed | None:
+        """What the instruction at an address does when it is executed; None where there is none."""
+        if address not in self._executed:
+            self._executed[address] = x86_execution.decode(self._read_within(address), address)
+        return self._executed[address]
+
+    def _read_within(self, address: int) -> bytes:
+        """The bytes of one instruction, fewer at the end of what is known."""
+        with contextlib.suppress(InputError):
+            return self.read(address, _LONGEST_INSTRUCTION)
+        return b""
+
     def symbol(self, name: str) -> int | None:
         return self.vmlinux.find_symbol(name)
 
@@ -96,6 +124,13 @@ class KernelCode:
         """`symbol+0xoffset`, or the bare address where there is no symbol."""
         found = self.function_at(address)
         return f"{found[0]}+{address - found[1]:#x}" if found else f"{address:#x}"
+
+
+def architecture_of(machine: str) -> Architecture:
+    """By its name in `uname -m`. Raises InputError for one whose instructions are not decoded here."""
+    if machine == "x86_64":
+        return X86_64
+    raise InputError(f"no decoder for {machine}", hint="only x86_64 kernels are analyzed")
 
 
 def _without_split_parts(frames: Frames) -> Frames:

@@ -26,7 +26,7 @@ from profiler.errors import InputError, MismatchError, MissingError
 SHF_ALLOC, SHF_EXECINSTR = 0x2, 0x4
 SHT_NOBITS, SHT_NOTE = 8, 7
 NT_GNU_BUILD_ID = 3
-EM_X86_64 = "EM_X86_64"
+MACHINES = {"EM_X86_64": "x86_64", "EM_AARCH64": "aarch64"}  # as `uname -m` has them
 LARGEST_READ = 64 << 20
 _GIVE_A_WHOLE_ONE = "give the unpacked vmlinux of the kernel's -dbg package, whole"
 
@@ -59,9 +59,9 @@ class JumpEntry:
 
 
 class Vmlinux:
-    """An x86-64 vmlinux, mapped into memory.
+    """A vmlinux for x86-64 or AArch64, mapped into memory.
 
-    Raises InputError on a file that is not a 64-bit little-endian ELF image for x86-64 or is cut short,
+    Raises InputError on a file that is not a 64-bit little-endian ELF image for one of them or is cut short,
     MissingError where there is no such file or it has no symbol table.
     """
 
@@ -69,7 +69,7 @@ class Vmlinux:
         self.path = Path(path)
         self._map = _map_file(self.path)
         try:
-            self._sections = _sections(self.path, self._map)
+            self.machine, self._sections = _sections(self.path, self._map)
         except BaseException:
             self._map.close()
             raise
@@ -201,12 +201,41 @@ class Vmlinux:
     def exception_table(self) -> dict[int, int]:
         """Address of each instruction that may fault on user memory → address where it goes on then.
 
-        Entries are 12 bytes: instruction and fixup, each relative to its own field, and a third
-        word (a handler up to 5.15, the kind of fixup since) that is not needed here.
+        Entries are 12 bytes: instruction and fixup, each relative to its own field, and a third word.
         """
         start, words = self._relative_table("__start___ex_table", "__stop___ex_table", 3)
         at = start + 12 * np.arange(len(words), dtype=np.int64)
         return dict(zip(_unsigned(at + words[:, 0]), _unsigned(at + 4 + words[:, 1]), strict=True))
+
+    def fault_words(self) -> dict[int, int]:
+        """By the address of each instruction that may fault, what the handler does besides: a word of the architecture.
+
+        {} up to Linux 5.15, where the exception table's third word says where the handler is.
+        """
+        start, words = self._relative_table("__start___ex_table", "__stop___ex_table", 3)
+        at = start + 12 * np.arange(len(words), dtype=np.int64)
+        third = words[:, 2]
+        if np.isin((at + 8 + third).astype(np.uint64), self.functions.start).all():
+            return {}
+        return dict(zip(_unsigned(at + words[:, 0]), third.tolist(), strict=True))
+
+    def warnings(self) -> frozenset[int] | None:
+        """Addresses of the traps of WARN(), behind which the kernel goes on; of others (BUG()) it does not.
+
+        None where the image has no bug table. An entry begins with the trap's address, relative to itself, and
+        ends with flags, bit 0 of which means WARN(); between them are file and line, and the format in newer
+        kernels, so that it has 12 or 16 bytes: that many with which every entry leads to code.
+        """
+        for words in (3, 4):
+            start, table = self._relative_table("__start___bug_table", "__stop___bug_table", words)
+            traps = start + 4 * words * np.arange(len(table), dtype=np.int64) + table[:, 0]
+            if len(table) and all(self._is_code(address) for address in _unsigned(traps)):
+                return frozenset(_unsigned(traps[(table[:, -1] >> 16 & 1) == 1]))
+        return None
+
+    def _is_code(self, address: int) -> bool:
+        section = self._section_of(address)
+        return section is not None and bool(section.flags & SHF_EXECINSTR)
 
     def jump_table(self) -> dict[int, JumpEntry]:
         """Static branches by the address of their instruction.
@@ -266,7 +295,7 @@ def _map_file(path: Path) -> mmap.mmap:
         raise InputError(f"{path}: cannot be read: {error}", hint=_GIVE_A_WHOLE_ONE) from error
 
 
-def _sections(path: Path, data: mmap.mmap) -> list[Section]:
+def _sections(path: Path, data: mmap.mmap) -> tuple[str, list[Section]]:
     if data[:4] != b"\x7fELF":
         what = "a compressed kernel image" if data[:2] in (b"MZ", b"\x1f\x8b") else "not an ELF file"
         raise InputError(
@@ -274,8 +303,11 @@ def _sections(path: Path, data: mmap.mmap) -> list[Section]:
         )
     try:
         elf: Any = ELFFile(cast(IO[bytes], data))
-        if elf.elfclass != 64 or not elf.little_endian or elf["e_machine"] != EM_X86_64:
-            raise InputError(f"{path}: built for {elf.get_machine_arch()}", hint="only x86-64 kernels are read")
+        machine = MACHINES.get(elf["e_machine"])
+        if elf.elfclass != 64 or not elf.little_endian or machine is None:
+            raise InputError(
+                f"{path}: built for {elf.get_machine_arch()}", hint="only x86-64 and AArch64 kernels are read"
+            )
         sections = [_section(section) for section in elf.iter_sections()]
     except (ELFError, ValueError, KeyError, AttributeError, TypeError, UnicodeDecodeError, OverflowError) as error:
         raise InputError(f"{path}: damaged ELF file: {error}", hint=_GIVE_A_WHOLE_ONE) from error
@@ -285,7 +317,7 @@ def _sections(path: Path, data: mmap.mmap) -> list[Section]:
                 f"{path}: section {section.name} ends at {section.offset + section.size}, the file at {len(data)}",
                 hint="the file is cut short; unpack it again",
             )
-    return sections
+    return machine, sections
 
 
 SECTION_KINDS = {"SHT_NULL": 0, "SHT_NOBITS": SHT_NOBITS, "SHT_NOTE": SHT_NOTE}

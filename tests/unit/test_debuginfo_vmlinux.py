@@ -135,7 +135,7 @@ def test_static_branches_carry_their_key_and_sense(tmp_path: Path) -> None:
         (b"", "cannot be read"),
         (b"MZ" + bytes(100), "compressed kernel image"),
         (b"text", "not an ELF file"),
-        (Image(machine=183).content(), "built for AArch64"),
+        (Image(machine=243).content(), "built for RISC-V"),
         (Image(symbols=SYMBOLS).content()[:-1], "vmlinux: "),
         (Image().content()[:40], "damaged ELF"),
     ],
