@@ -48,9 +48,18 @@ class Pointer:
         return f"[{self.base}{self.offset:+#x}]" if self.base.count("[") < _DEEPEST else ""
 
 
+def is_slot(place: str) -> bool:
+    """Whether a place lies on the function's own stack."""
+    return place.startswith("stack") and place[6:].isdigit()
+
+
+def is_memory(place: str) -> bool:
+    return place.startswith("[") or is_slot(place)
+
+
 def pointer_to(place: str) -> Pointer | None:
     """The address of a place; None for a register."""
-    if place.startswith("stack"):
+    if is_slot(place):
         return Pointer("stack", int(place.removeprefix("stack")))
     if not place.startswith("["):
         return None
@@ -111,7 +120,7 @@ class Call:
     tail: bool
     results: tuple[str, ...] = ("rax",)  # places that hold what the callee returns
     clobbers: tuple[str, ...] = ()  # places that it may have changed besides
-    # What argument registers point to; ("stack", ...) is the callee's stack pointer at its entry, in the caller's terms.
+    # What argument registers point to, in the caller's terms; of "stack", the callee's stack pointer at its entry.
     arguments: tuple[tuple[str, Pointer], ...] = ()
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from profiler import __version__
-from profiler.conclude import annotate, places, words
-from profiler.conclude.places import Code, Source
+from profiler.conclude import annotate, exactly, places, words
+from profiler.conclude.places import Source
 from profiler.conclude.source_walk import SourceVerdict, walk_source
 from profiler.conclude.sources import Sources, condition_text, whole_outcome
 from profiler.debuginfo.c_preprocessor import Config
@@ -36,6 +36,7 @@ from profiler.model import (
     PerfRecording,
     SampleCounts,
 )
+from profiler.syscalls import NUMBERS
 
 ENTRY_PREFIXES = {"x86_64": "__x64_sys_", "aarch64": "__arm64_sys_"}
 # System calls whose entry has another name than the call: (SYSCALL_DEFINE's name differs; arch/*/entry/syscalls).
@@ -57,9 +58,7 @@ _CANDIDATES_SHOWN = 25
 _FUNCTIONS_PROFILED = 10
 
 
-class KernelCode(Code, Protocol):
-    def symbol(self, name: str) -> int | None: ...
-    def owner_of(self, address: int) -> tuple[str, int, int] | None: ...
+class KernelCode(exactly.RunningCode, Protocol):
     def histograms(self, addresses: NDArray[np.uint64]) -> Mapping[annotate.Key, annotate.Histogram]: ...
 
 
@@ -87,7 +86,7 @@ def conclude(
 ) -> Analysis:
     """The Analysis of one recording: of its samples, and of an execution log where there is one."""
     with _collector_paused():
-        return _conclude(subject, data, code, source, config)
+        return _conclude(_Case(subject, data, _rows_of_load(subject, data), code, source, config), execution)
 
 
 @contextlib.contextmanager
@@ -103,35 +102,63 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _conclude(
-    subject: Subject, data: PerfRecording, code: KernelCode, source: Source | None, config: Config | None
-) -> Analysis:
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """What is asked, and all there is to answer it with."""
+
+    subject: Subject
+    data: PerfRecording
+    rows: NDArray[np.int64]  # of the samples that were taken in the load
+    code: KernelCode
+    source: Source | None
+    config: Config | None
+
+    def addresses(self) -> NDArray[np.uint64]:
+        """Link addresses of the load's samples in the kernel."""
+        kernel_rows = self.rows[self.data.samples.in_kernel[self.rows]]
+        found: NDArray[np.uint64] = self.data.samples.ip[kernel_rows] - np.uint64(self.subject.kaslr_offset)
+        return found
+
+
+def _conclude(case: _Case, execution: ExecutionLog | None) -> Analysis:
     started = time.monotonic()
-    rows = _rows_of_load(subject, data)
-    counts = _counts(data, rows)
-    warnings = _warnings(subject, counts)
-    blank = _blank(subject, counts, warnings)
+    subject, code = case.subject, case.code
+    counts = _counts(case.data, case.rows)
+    blank = _blank(subject, counts, _warnings(subject, counts))
     if not subject.syscall or not subject.errno:
-        histograms = code.histograms(_addresses(subject, data, rows))
-        functions = annotate.profile(source, histograms, _FUNCTIONS_PROFILED)
+        functions = annotate.profile(case.source, code.histograms(case.addresses()), _FUNCTIONS_PROFILED)
         return replace(blank, reason=words.PROFILE_ONLY, functions=functions, next_steps=[words.NAME_THE_CALL])
     if subject.load is not None and _not_reproduced(subject.errno, subject.load):
         reason = words.not_reproduced(subject.syscall, subject.errno, subject.load)
         return replace(blank, conclusion=Conclusion.NOT_REPRODUCED, reason=reason)
+    gathered = _gather(case)
+    blank = replace(blank, samples=replace(counts, on_path=gathered.on_path))
+    if execution is not None:
+        answer = exactly.locate(execution, _question(subject), code, gathered.root)
+        if answer is not None:
+            warnings = [*blank.warnings, *exactly.other_outcomes(answer, code)]
+            return _assemble(replace(blank, warnings=warnings), case, answer.candidates, exactly.says(answer))
+        blank = replace(blank, warnings=[*blank.warnings, words.NO_WHOLE_CALL])
     entry = entry_symbol(subject.syscall, subject.kernel.arch)
     if code.symbol(entry) is None:
         return replace(blank, reason=words.no_entry(subject.syscall, entry, subject.kernel.release))
-    gathered = _gather(subject, data, rows, code)
-    counts = replace(counts, on_path=gathered.on_path)
     if gathered.on_path < LEAST_SAMPLES:
         steps = ["record longer (--seconds) or more often (--frequency)", "check that the program repeats the call"]
-        reason = words.too_few(subject.syscall, gathered.on_path)
-        return replace(blank, samples=counts, reason=reason, next_steps=steps)
+        return replace(blank, reason=words.too_few(subject.syscall, gathered.on_path), next_steps=steps)
     inference = verdict.Inference(code.graph, subject.errno_number, subject.emulated)
     candidates = verdict.candidates(inference.solve(gathered.root))
-    seconds = time.monotonic() - started
-    blank = replace(blank, samples=counts)
-    return _assemble(blank, subject, data, rows, code, source, candidates, seconds, config)
+    return _assemble(blank, case, candidates, _sampled(blank.samples, candidates, time.monotonic() - started))
+
+
+def _question(subject: Subject) -> exactly.Question:
+    arch = subject.kernel.arch
+    return exactly.Question(
+        arch=arch,
+        number=NUMBERS.get(arch, {}).get(subject.syscall, -1),
+        errno=subject.errno_number,
+        function=entry_symbol(subject.syscall, arch),
+        offset=subject.kaslr_offset,
+    )
 
 
 def _rows_of_load(subject: Subject, data: PerfRecording) -> NDArray[np.int64]:
@@ -207,38 +234,29 @@ def entry_symbol(syscall: str, arch: str) -> str:
     return ENTRY_PREFIXES.get(arch, "__x64_sys_") + ENTRY_NAMES.get(syscall, syscall)
 
 
-def _gather(subject: Subject, data: PerfRecording, rows: NDArray[np.int64], code: KernelCode) -> calltree.Gathered:
-    samples = data.samples
-    kernel_rows = rows[samples.in_kernel[rows]]
-    chain = samples.chain - np.uint64(subject.kaslr_offset) if subject.kaslr_offset else samples.chain
+def _gather(case: _Case) -> calltree.Gathered:
+    samples, code, offset = case.data.samples, case.code, case.subject.kaslr_offset
+    kernel_rows = case.rows[samples.in_kernel[case.rows]]
+    chain = samples.chain - np.uint64(offset) if offset else samples.chain
     chains = calltree.unique_chains(samples.chain_start, chain, kernel_rows)
-    entry = code.symbol(entry_symbol(subject.syscall, subject.kernel.arch))
+    entry = code.symbol(entry_symbol(case.subject.syscall, case.subject.kernel.arch))
     if entry is None or code.function_at(entry) is None:
         return calltree.Gathered(calltree.CallNode(0, "", None, None), 0, len(kernel_rows), 0)
     symbols = calltree.Symbols(code.owner_of, code.graph)
     if not any(len(chain) > 1 for chain, _ in chains):
-        addresses, counts = np.unique(_addresses(subject, data, rows), return_counts=True)
+        addresses, counts = np.unique(case.addresses(), return_counts=True)
         return calltree.gather_flat(dict(zip(addresses.tolist(), counts.tolist(), strict=True)), entry, symbols)
     return calltree.gather(chains, entry, DISPATCHERS, symbols)
 
 
-def _assemble(
-    blank: Analysis,
-    subject: Subject,
-    data: PerfRecording,
-    rows: NDArray[np.int64],
-    code: KernelCode,
-    source: Source | None,
-    candidates: list[verdict.Located],
-    seconds: float,
-    config: Config | None,
-) -> Analysis:
+def _assemble(blank: Analysis, case: _Case, candidates: list[verdict.Located], evidence: EvidenceNote) -> Analysis:
+    subject, code = case.subject, case.code
     best = verdict.most_probable(candidates)
     if best is None:
         steps = ["check that the system call and errno are the ones the program shows (strace)"]
         return replace(blank, reason=words.undecided(subject.syscall, subject.errno, []), next_steps=steps)
     decision = verdict.decide(best)
-    sources = Sources(source, config)
+    sources = Sources(case.source, case.config)
     found = walk_source(code, sources.flow, best, decision, (subject.errno, subject.errno_number))
     site, branch = _in_source(code, best, decision, found, sources)
     confidence = _confidence(best, decision, found)
@@ -247,7 +265,6 @@ def _assemble(
         reason = words.named(subject.syscall, subject.errno, site, branch)
     else:
         reason = words.undecided(subject.syscall, subject.errno, words.places(code, candidates, 0.05))
-    addresses = _addresses(subject, data, rows)
     return replace(
         blank,
         conclusion=Conclusion.NAMED if is_named else Conclusion.INCONCLUSIVE,
@@ -257,9 +274,9 @@ def _assemble(
         confidence=round(confidence, 4),
         chain=places.down_to(places.chain_of(code, best.calls, places.site_address(best)), branch),
         candidates=_candidates(code, candidates, best, site, branch),
-        evidence=[*_evidence(blank.samples, candidates, seconds), *_source_evidence(found)],
+        evidence=[evidence, *_source_evidence(found)],
         samples=replace(blank.samples, unexplained=_unexplained(best)),
-        functions=annotate.annotate(code, sources, best, code.histograms(addresses), site, branch),
+        functions=annotate.annotate(code, sources, best, code.histograms(case.addresses()), site, branch),
         next_steps=[] if is_named else words.longer(subject.manifest),
     )
 
@@ -303,12 +320,13 @@ def _confidence(best: verdict.Located, decision: Decision | None, found: SourceV
     Halved where nothing was seen to decide, or where the origin is no constant; less so where the source still shows
     one, as in a member that was set and is read back.
     """
-    confidence = min(MOST_CONFIDENCE, best.probability * (decision.probability if decision is not None else 0.5))
+    undecided = 0.9 if best.is_executed else 0.5
+    confidence = min(MOST_CONFIDENCE, best.probability * (decision.probability if decision is not None else undecided))
     if found is not None:
         confidence *= found.probability
-    if decision is not None and decision.by_pointer:
+    if decision is not None and decision.by_pointer and not best.is_executed:
         confidence *= 0.7
-    if best.origin.kind in _UNSEEN:
+    if best.origin.kind in _UNSEEN and not best.is_executed:
         confidence *= 0.5 if found is None else 0.75
     return confidence
 
@@ -321,12 +339,6 @@ def _unexplained(best: verdict.Located) -> int:
         for start, count in call.samples.own.items()
         if start not in walked
     )
-
-
-def _addresses(subject: Subject, data: PerfRecording, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-    kernel_rows = rows[data.samples.in_kernel[rows]]
-    addresses: NDArray[np.uint64] = data.samples.ip[kernel_rows] - np.uint64(subject.kaslr_offset)
-    return addresses
 
 
 def _candidates(
@@ -354,10 +366,10 @@ def _source_evidence(found: SourceVerdict | None) -> list[EvidenceNote]:
     return [EvidenceNote("source", says, 0, round(found.seconds, 3))]
 
 
-def _evidence(samples: SampleCounts, candidates: list[verdict.Located], seconds: float) -> list[EvidenceNote]:
+def _sampled(samples: SampleCounts, candidates: list[verdict.Located], seconds: float) -> EvidenceNote:
     excluded = sum(candidate.probability < 0.01 for candidate in candidates)
     says = (
         f"{samples.on_path} samples within the call, weighed over every walk that returns the errno: "
         f"{len(candidates)} places could return it, {excluded} of them have less than 1%"
     )
-    return [EvidenceNote("samples", says, excluded, round(seconds, 3))]
+    return EvidenceNote("samples", says, excluded, round(seconds, 3))

@@ -40,7 +40,7 @@ def site_address(located: Located) -> int:
 
 def call_address(caller: SolvedCall, callee: SolvedCall) -> int:
     """The call instruction (or tail jump) in `caller` that led to `callee`."""
-    start = next(start for start, callees in caller.callees.items() if callee in callees)
+    start = caller.origin_of(callee).address
     return caller.graph.blocks[start].last
 
 

@@ -10,6 +10,7 @@ from profiler.infer.verdict import Located
 from profiler.model import Branch, ErrorSite, LoadResult, Manifest
 
 PROFILE_ONLY = "a profile per source line; no system call and errno were named, so there is no verdict"
+NO_WHOLE_CALL = "the execution log holds no whole call that failed so: what it says is left out"
 NAME_THE_CALL = "import again with --syscall NAME --errno NAME for a verdict"
 
 
@@ -68,7 +69,7 @@ def excluded_by(code: Code, out: Located, best: Located) -> str:
     """Why a candidate is out, from what was and was not sampled."""
     origin, call = out.origin, out.calls[-1]
     same = 0
-    while same < min(len(out.calls), len(best.calls)) and out.calls[same] is best.calls[same]:
+    while same < min(len(out.calls), len(best.calls)) and out.calls[same].node is best.calls[same].node:
         same += 1
     if origin.kind == OriginKind.CALL:
         callee = call.graph.blocks[origin.address].call
@@ -77,6 +78,10 @@ def excluded_by(code: Code, out: Located, best: Located) -> str:
         what = f"{name[0]}()" if name else "what is called there"
         return f"{what} has {seen} samples from this call, and its return value is not the one returned"
     block = _block_of(out, site_address(out))
+    if block is not None and call.node.executed is not None:
+        if not call.node.executed.get(block):
+            return "not executed in the call that was logged"
+        return "executed in the call that was logged, but the value that it returned came from elsewhere"
     if block is not None:
         hits = call.samples.own.get(block, 0)
         due = call.per_exposure

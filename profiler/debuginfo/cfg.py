@@ -67,6 +67,7 @@ class _Builder:
         self.by_end: dict[int, Instruction] = {}
         self.frames: dict[int, tuple[Frame, bool]] = {}  # leader → frame, interrupts off
         self.tables: dict[int, tuple[int, ...]] = {}  # indirect jump → targets
+        self.following: dict[int, list[int]] = {}  # last instruction of a block → the leaders it leads to
         self.limits: set[int] = set()  # where symbols end that were read
         self.nameless: set[int] = set()  # instructions under no symbol
         self.undecoded: list[int] = []
@@ -74,6 +75,7 @@ class _Builder:
 
     def graph(self) -> FunctionGraph:
         self._explore()
+        self._settle()
         leaders = sorted(self.frames)
         blocks = {leader: self._block(leader) for leader in leaders if leader in self.instructions}
         for block in [self._fault(address) for address in self.instructions if self._sets_on_fault(address)]:
@@ -110,10 +112,30 @@ class _Builder:
             frame.advance(instruction.raw)
             off = self._interrupts(instruction, off)
             if self._ends_block(instruction):
-                return [(target, frame.copy(), off) for target in self._leads_to(instruction)]
+                targets = self.following[address] = self._leads_to(instruction)
+                return [(target, frame.copy(), off) for target in targets]
             address = instruction.end
             if address in self.frames:
                 return []
+
+    def _settle(self) -> None:
+        """Keeps, of what is known at the start of a block, what all ways into it agree on."""
+        pending = list(self.frames)
+        while pending:
+            frame, targets = self._behind(pending.pop())
+            pending += [target for target in targets if target in self.frames and self.frames[target][0].meet(frame)]
+
+    def _behind(self, leader: int) -> tuple[Frame, list[int]]:
+        """The frame at the end of a block, and the leaders it leads to."""
+        frame, address = self.frames[leader][0].copy(), leader
+        while (instruction := self.instructions.get(address)) is not None:
+            frame.advance(instruction.raw)
+            if address in self.following:
+                return frame, self.following[address]
+            address = instruction.end
+            if address in self.frames:
+                return frame, [address]
+        return frame, []
 
     def _interrupts(self, instruction: Instruction, off: bool) -> bool:
         """Locking calls change what the instructions here do not show."""
@@ -335,13 +357,17 @@ class _Builder:
             last=instruction.address,
             steps=tuple(steps),
             edges=tuple(edge for edge in edges if edge.target in self.instructions or edge.target == faults),
-            call=self._call(instruction),
+            call=self._call(instruction, frame),
             returns=instruction.flow == Flow.RETURN,
             interrupts_off=started_off,
             addresses_taken=frozenset(addresses),
         )
 
-    def _call(self, instruction: Instruction) -> Call | None:
+    def _call(self, instruction: Instruction, frame: Frame) -> Call | None:
+        made = self._bare_call(instruction)
+        return replace(made, arguments=frame.arguments(tail=made.tail)) if made is not None else None
+
+    def _bare_call(self, instruction: Instruction) -> Call | None:
         at, result = instruction.address, (self.names.return_place,)
         if instruction.flow == Flow.CALL:
             results = self.names.results_of(self._callee_name(instruction))

@@ -7,7 +7,7 @@ unknown, which is always safe: an unknown value is never taken for an errno.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from iced_x86 import (
     Code,
@@ -23,9 +23,11 @@ from iced_x86 import (
     RflagsBits,
 )
 
-from profiler.graph import Step, StepKind, Test
+from profiler.debuginfo.pointers import Pointers
+from profiler.graph import Pointer, Step, StepKind, Test
 
 RETURN_PLACE = "rax"
+ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 # System V ABI: what a callee may change (rax is written by the call itself, as its result).
 CALL_CLOBBERS = ("rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11")
 # arch/x86/lib/putuser.S returns its error in ecx, since Linux 5.10 or earlier; everything else in eax.
@@ -66,6 +68,18 @@ _RELATIONS = {
     ConditionCode.LE: ("<=", ">"),
     ConditionCode.G: (">", "<="),
 }
+_LEAVE_PLACES_ALONE = {
+    Mnemonic.CMP,
+    Mnemonic.TEST,
+    Mnemonic.NOP,
+    Mnemonic.JMP,
+    Mnemonic.UD2,
+    Mnemonic.STI,
+    Mnemonic.CLI,
+}
+_ONE_RESULT = {Mnemonic.LEA, Mnemonic.NEG, Mnemonic.NOT, Mnemonic.SBB, Mnemonic.INC, Mnemonic.DEC, *_MOVES, *OPERATORS}
+_KERNEL_TOP = -4096  # addresses of the kernel are negative numbers below those of the errors
+_WORD = (1 << 64) - 1
 _ERROR_BOUND = -4096  # IS_ERR_VALUE: (unsigned long)x >= (unsigned long)-MAX_ERRNO
 
 
@@ -86,56 +100,111 @@ def signed(value: int, bits: int) -> int:
     return value - (1 << bits) if value >> (bits - 1) else value
 
 
+def _at_entry() -> Pointers:
+    pointers = Pointers({"rsp": Pointer("stack", 0)})
+    for register in ARGUMENTS:
+        pointers[register] = Pointer(register, 0)
+    return pointers
+
+
 @dataclass(slots=True)
 class Frame:
-    """Where the stack pointer and a frame pointer stand, from the stack pointer at entry; None: not known."""
+    """What registers and memory point to: the stack, what the function was given, and what is reached from there."""
 
-    rsp: int | None = 0
-    rbp: int | None = None
+    pointers: Pointers = field(default_factory=_at_entry)
 
     def copy(self) -> Frame:
-        return Frame(self.rsp, self.rbp)
+        return Frame(self.pointers.copy())
+
+    def meet(self, other: Frame) -> bool:
+        """Keeps what both agree on; whether that took something away."""
+        return self.pointers.meet(other.pointers)
+
+    @property
+    def stack(self) -> int | None:
+        """Where the stack pointer stands, from where it stood at entry; None where that is not known."""
+        pointer = self.pointers["rsp"]
+        return pointer.offset if pointer is not None and pointer.base == "stack" else None
+
+    def arguments(self, *, tail: bool) -> tuple[tuple[str, Pointer], ...]:
+        """What a callee is given, and where its stack begins."""
+        known = [(register, self.pointers[register]) for register in ARGUMENTS]
+        if self.stack is not None:
+            known.append(("stack", Pointer("stack", self.stack - (0 if tail else 8))))
+        return tuple((name, pointer) for name, pointer in known if pointer is not None)
+
+    def address(self, instruction: Instruction) -> Pointer | None:
+        """What the instruction's memory operand points to."""
+        if instruction.memory_index != Register.NONE or instruction.memory_segment == Register.FS:
+            return None
+        base, displacement = instruction.memory_base, instruction.memory_displacement
+        if base in (Register.NONE, Register.RIP):
+            return Pointer("gs" if instruction.memory_segment == Register.GS else "global", displacement)
+        pointer = self.pointers[place_of_register(base)]
+        if pointer is None or instruction.memory_segment == Register.GS:
+            return None
+        return pointer.plus(signed(displacement, 64))
 
     def slot(self, instruction: Instruction) -> str:
-        """The place of the instruction's memory operand, or "" where it is no stack slot."""
-        if instruction.memory_index != Register.NONE:
-            return ""
-        base = {Register.RSP: self.rsp, Register.RBP: self.rbp}.get(instruction.memory_base)
-        if base is None:
-            return ""
-        return f"stack{base + signed(instruction.memory_displacement, 64):+d}"
+        """The place of the instruction's memory operand, or "" where it has no name."""
+        pointer = self.address(instruction)
+        return pointer.place if pointer is not None else ""
 
     def advance(self, instruction: Instruction) -> None:
         """Moves the frame past one instruction."""
         mnemonic = instruction.mnemonic
-        if mnemonic == Mnemonic.MOV and instruction.op0_kind == OpKind.REGISTER == instruction.op1_kind:
-            if instruction.op0_register == Register.RBP:
-                self.rbp = self.rsp if instruction.op1_register == Register.RSP else None
-                return
-            if instruction.op0_register == Register.RSP:
-                self.rsp = self.rbp if instruction.op1_register == Register.RBP else None
-                return
-        if mnemonic == Mnemonic.LEAVE:
-            self.rsp, self.rbp = (None if self.rbp is None else self.rbp + 8), None
+        if mnemonic in _LEAVE_PLACES_ALONE:
             return
-        if mnemonic == Mnemonic.LEA and instruction.op0_register == Register.RSP:
-            slot = self.slot(instruction)
-            self.rsp = int(slot.removeprefix("stack")) if slot else None
-            return
-        if mnemonic in (Mnemonic.SUB, Mnemonic.ADD) and instruction.op0_register == Register.RSP:
-            by = immediate(instruction, 1)
-            sign = 1 if mnemonic == Mnemonic.ADD else -1
-            self.rsp = None if self.rsp is None or by is None else self.rsp + sign * by
-            return
-        if mnemonic == Mnemonic.AND and instruction.op0_register == Register.RSP:
+        if mnemonic in (Mnemonic.PUSH, Mnemonic.POP):
+            self._advance_stack(instruction)
+        elif instruction.is_call_near or instruction.is_call_near_indirect:
+            self.pointers.forget((RETURN_PLACE, *CALL_CLOBBERS))
+        elif mnemonic == Mnemonic.LEAVE:
+            self.pointers["rsp"], self.pointers["rbp"] = _plus(self.pointers["rbp"], 8), None
+        elif mnemonic == Mnemonic.AND and instruction.op0_register == Register.RSP:
             # A realigned stack: slots are still told apart, from a new origin that no caller's slot reaches.
-            self.rsp = -(1 << 20)
+            self.pointers["rsp"] = Pointer("stack", -(1 << 20))
+        elif mnemonic in _ONE_RESULT:
+            to = _operand_place(instruction, 0, self)
+            if to and (operand_bits(instruction, 0) == 64 or to in self.pointers.known):
+                self.pointers[to] = self._result(instruction, to)
+        else:
+            self.pointers["rsp"] = _plus(self.pointers["rsp"], instruction.stack_pointer_increment)
+            self.pointers.forget(name for name in written(instruction)[0] if name not in ("rsp", "rip", ""))
+
+    def _advance_stack(self, instruction: Instruction) -> None:
+        by = instruction.stack_pointer_increment
+        place = _operand_place(instruction, 0, self) if instruction.op0_kind == OpKind.REGISTER else ""
+        if by > 0:
+            top = self.pointers["rsp"]
+            self.pointers[place] = self.pointers[top.place] if top is not None else None
+            self.pointers["rsp"] = _plus(top, by)
             return
-        if self.rsp is not None and not instruction.is_call_near and not instruction.is_call_near_indirect:
-            self.rsp += instruction.stack_pointer_increment  # what a call pushes, its return takes off again
-        writes = instruction.op_count and mnemonic not in (Mnemonic.CMP, Mnemonic.TEST, Mnemonic.PUSH)
-        if writes and instruction.op0_kind == OpKind.REGISTER and place_of_register(instruction.op0_register) == "rbp":
-            self.rbp = None
+        pushed = self.pointers[place] if place else None
+        self.pointers["rsp"] = top = _plus(self.pointers["rsp"], by)
+        if top is not None:
+            self.pointers[top.place] = pushed
+
+    def _result(self, instruction: Instruction, to: str) -> Pointer | None:
+        """The pointer that an instruction with one result leaves in `to`."""
+        mnemonic = instruction.mnemonic
+        if mnemonic == Mnemonic.LEA:
+            return self.address(instruction)
+        if operand_bits(instruction, 0) != 64:
+            return None
+        value = immediate(instruction, 1) if instruction.op_count == 2 else None
+        if mnemonic == Mnemonic.MOV:
+            if value is not None:
+                return Pointer("global", value & _WORD) if value < _KERNEL_TOP else None
+            source = _operand_place(instruction, 1, self)
+            return self.pointers[source] if source else None
+        if mnemonic in (Mnemonic.ADD, Mnemonic.SUB) and value is not None:
+            return _plus(self.pointers[to], value if mnemonic == Mnemonic.ADD else -value)
+        return None
+
+
+def _plus(pointer: Pointer | None, distance: int) -> Pointer | None:
+    return pointer.plus(distance) if pointer is not None else None
 
 
 def _operand_place(instruction: Instruction, index: int, frame: Frame) -> str:
@@ -145,13 +214,13 @@ def _operand_place(instruction: Instruction, index: int, frame: Frame) -> str:
     return frame.slot(instruction) if kind == OpKind.MEMORY else ""
 
 
-def _operand_bits(instruction: Instruction, index: int) -> int:
+def operand_bits(instruction: Instruction, index: int) -> int:
     if instruction.op_kind(index) == OpKind.REGISTER:
         return int(RegisterExt.size(instruction.op_register(index))) * 8
-    return {1: 8, 2: 16, 4: 32, 8: 64}.get(_memory_bytes(instruction), 64)
+    return {1: 8, 2: 16, 4: 32, 8: 64}.get(memory_bytes(instruction), 64)
 
 
-def _memory_bytes(instruction: Instruction) -> int:
+def memory_bytes(instruction: Instruction) -> int:
     from iced_x86 import MemorySizeExt  # noqa: PLC0415 (dear to import, needed rarely)
 
     return int(MemorySizeExt.size(instruction.memory_size))
@@ -161,7 +230,7 @@ def immediate(instruction: Instruction, index: int) -> int | None:
     """The signed value of an immediate operand; None where it is none."""
     if instruction.op_kind(index) not in _IMMEDIATES:
         return None
-    return signed(instruction.immediate(index), _operand_bits(instruction, 0))
+    return signed(instruction.immediate(index), operand_bits(instruction, 0))
 
 
 def steps_of(instruction: Instruction, frame: Frame) -> Iterator[Step]:
@@ -169,19 +238,29 @@ def steps_of(instruction: Instruction, frame: Frame) -> Iterator[Step]:
     if instruction.mnemonic == Mnemonic.LEA and (steps := _lea_steps(instruction)):
         yield from steps
         return
-    yielded = _known_step(instruction, frame)
-    if yielded is not None:
-        yield yielded
-    known = yielded.place if yielded is not None else None
+    made = _exchange_steps(instruction, frame)
+    if not made and (step := _known_step(instruction, frame)) is not None:
+        made = [step]
+    yield from made
+    known = {step.place for step in made}
     for used in _INFO.info(instruction).used_registers():
         if used.access in _WRITES:
             place = place_of_register(used.register)
-            if place and place not in (known, "rsp", "rip"):
+            if place and place not in known and place not in ("rsp", "rip"):
                 yield Step(instruction.ip, place, StepKind.UNKNOWN)
-    if known is None and instruction.op_count and instruction.op0_kind == OpKind.MEMORY and _writes_memory(instruction):
-        slot = frame.slot(instruction)
-        if slot:
-            yield Step(instruction.ip, slot, StepKind.UNKNOWN)
+    if instruction.op_count and instruction.op0_kind == OpKind.MEMORY and _writes_memory(instruction):
+        yield from _overwritten(instruction, frame, known)
+
+
+def _overwritten(instruction: Instruction, frame: Frame, known: set[str]) -> Iterator[Step]:
+    """Places, of four bytes each, that a store wipes out besides those that are `known` to be written."""
+    address = frame.address(instruction)
+    if address is None:
+        return
+    for distance in range(0, max(memory_bytes(instruction), 1), 4):
+        place = address.plus(distance).place
+        if place and place not in known:
+            yield Step(instruction.ip, place, StepKind.UNKNOWN)
 
 
 def _writes_memory(instruction: Instruction) -> bool:
@@ -223,6 +302,26 @@ def _known_step(instruction: Instruction, frame: Frame) -> Step | None:
     return None
 
 
+_OLD = "old value"  # a place for as long as one instruction lasts
+
+
+def _exchange_steps(instruction: Instruction, frame: Frame) -> list[Step]:
+    """`xchg`, `xadd` and `cmpxchg`: what the first operand held goes to a register, whatever becomes of it."""
+    if instruction.mnemonic not in (Mnemonic.XCHG, Mnemonic.XADD, Mnemonic.CMPXCHG):
+        return []
+    at, to, register = instruction.ip, _operand_place(instruction, 0, frame), _operand_place(instruction, 1, frame)
+    old = Step(at, _OLD, StepKind.COPY, source=to) if to else Step(at, _OLD, StepKind.LOAD)
+    result = "rax" if instruction.mnemonic == Mnemonic.CMPXCHG else register
+    steps = [old]
+    if to and instruction.mnemonic == Mnemonic.XCHG:
+        steps.append(Step(at, to, StepKind.COPY, source=register))
+    elif to and instruction.mnemonic == Mnemonic.CMPXCHG:
+        steps.append(Step(at, to, StepKind.SELECT, source=register))
+    elif to:
+        steps.append(Step(at, to, StepKind.UNKNOWN))
+    return [*steps, Step(at, result, StepKind.COPY, source=_OLD)]
+
+
 def _arithmetic_step(instruction: Instruction, place: str) -> Step | None:
     value, mnemonic = immediate(instruction, 1), instruction.mnemonic
     if value is None:
@@ -230,22 +329,23 @@ def _arithmetic_step(instruction: Instruction, place: str) -> Step | None:
     if mnemonic == Mnemonic.OR and value == -1:  # how -Os loads -EPERM
         return Step(instruction.ip, place, StepKind.CONST, value=-1)
     operator = OPERATORS[mnemonic]
-    if operator in ("shr", "sar") and _operand_bits(instruction, 0) == 32:
+    if operator in ("shr", "sar") and operand_bits(instruction, 0) == 32:
         operator += "32"
     return Step(instruction.ip, place, StepKind.OPERATE, operator=operator, value=value)
 
 
 def _stack_step(instruction: Instruction, frame: Frame) -> Step | None:
-    if frame.rsp is None:
+    top = frame.stack
+    if top is None:
         return None
     if instruction.mnemonic == Mnemonic.PUSH:
-        slot = f"stack{frame.rsp - 8:+d}"
+        slot = Pointer("stack", top - 8).place
         if instruction.op0_kind == OpKind.REGISTER:
             return Step(instruction.ip, slot, StepKind.COPY, source=place_of_register(instruction.op0_register))
         return Step(instruction.ip, slot, StepKind.UNKNOWN)
     if instruction.op0_kind == OpKind.REGISTER:
         place = place_of_register(instruction.op0_register)
-        return Step(instruction.ip, place, StepKind.COPY, source=f"stack{frame.rsp:+d}")
+        return Step(instruction.ip, place, StepKind.COPY, source=Pointer("stack", top).place)
     return None
 
 
@@ -290,7 +390,8 @@ def taken_address(instruction: Instruction, frame: Frame) -> str:
     """The stack slot whose address the instruction computes, or ""."""
     if instruction.mnemonic != Mnemonic.LEA or instruction.op0_register == Register.RSP:
         return ""
-    return frame.slot(instruction)
+    slot = frame.slot(instruction)
+    return slot if slot.startswith("stack") else ""
 
 
 def tested_place(compare: Instruction, frame: Frame) -> str:
@@ -305,7 +406,7 @@ def tests_of(compare: Instruction | None, place: str, jump: Instruction) -> tupl
     """
     if compare is None or not place:
         return None, None
-    narrow = _operand_bits(compare, 0) < 32
+    narrow = operand_bits(compare, 0) < 32
     if compare.mnemonic == Mnemonic.TEST:
         if compare.op1_kind != OpKind.REGISTER or compare.op1_register != compare.op0_register:
             return None, None

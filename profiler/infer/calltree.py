@@ -281,6 +281,16 @@ def _name(entry: int, symbols: Symbols) -> str:
     return found[0] if found else f"{entry:#x}"
 
 
+def graft(samples: CallNode, onto: CallNode) -> None:
+    """Adds the samples of one tree to the same contexts of another; those of contexts it lacks are left out."""
+    if samples.entry != onto.entry:
+        return
+    onto.own.update(samples.own)
+    for key, child in samples.children.items():
+        if key in onto.children:
+            graft(child, onto.children[key])
+
+
 def counts_by_return_address(node: CallNode) -> Mapping[int, int]:
     """Samples in callees, by the return address of the call they were made from; of a tail call, by the jump's own
     address made negative, since that may be the return address of the call before it."""

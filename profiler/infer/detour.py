@@ -18,6 +18,7 @@ def states_behind(slicer: Slicer, edge: Edge, walk: Sequence[Node], index: int) 
     own branches decide, so the state is the walk's. A detour that only cleans up brings back the state it left
     with, and so is told from one that returns something else.
     """
+    slicer = slicer.certain
     rejoined = {node[0][0]: node[1] for node in walk[index + 1 :]}
     region = _region(slicer, edge.target, set(rejoined))
     states: dict[int, set[State]] = {start: {state} for start, state in rejoined.items()}

@@ -27,6 +27,7 @@ _RARE_SHARE = 0.003  # of the calls, taking a detour
 _FEW = 0.01  # of the most samples that a block has: below, a block is left out when the rate is estimated
 _STRAY = 0.05  # samples expected in a block that never runs
 _STRONGEST = 12.0  # log-odds; no number of samples says more
+_CERTAIN = 60.0  # log-odds: more than any number of samples, and still finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,20 @@ def weights(graph: FunctionGraph, samples: BlockSamples, emulated: bool, per_exp
         reached[start] = odds
         fallen[start] = max(0.0, odds) if emulated else odds
     return Weights(reached, fallen)
+
+
+def executed(graph: FunctionGraph, times: Mapping[int, int]) -> Weights:
+    """Log-odds from an execution log: `times` each address was executed in one call."""
+    odds = {start: _CERTAIN if times.get(start) else -_CERTAIN for start in graph.blocks}
+    return Weights(odds, odds)
+
+
+def combined(*sources: Weights) -> Weights:
+    """Evidence of several sources for the blocks of one function: log-odds add up."""
+    return Weights(
+        {start: sum(weights.reached[start] for weights in sources) for start in sources[0].reached},
+        {start: sum(weights.fallen_into[start] for weights in sources) for start in sources[0].fallen_into},
+    )
 
 
 def log_odds(count: int, expected: float) -> float:

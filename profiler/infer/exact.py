@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from profiler.graph import Block, FunctionGraph, StepKind
 from profiler.infer import execution
@@ -23,6 +23,7 @@ from profiler.model import ExecutionLog
 
 # Work that is done for somebody else, though within the call: what it writes was pending before it is read.
 _DEFERRED = ("__do_softirq", "handle_softirqs")
+_MOST_PATHS = 8  # different paths of one log that are looked at; more are interrupted or preempted calls
 _IN_MEMORY = "memory"  # the place of a value that is kept neither in a register nor in the function's own frame
 _KINDS = {StepKind.CONST: OriginKind.CONSTANT, StepKind.FLAGS: OriginKind.FLAGS}
 
@@ -37,7 +38,7 @@ class Exact:
     origin: Origin
     writer: int | None  # the instruction by which deferred work wrote the memory that the errno was read from
     results: Counter[int]  # what the logged calls returned
-    alike: int  # calls on this very path
+    calls: int  # that failed so on this path, or on others with the same origin
     instructions: int
 
 
@@ -58,12 +59,33 @@ def examine(
     decode: Decode,
     symbols: Symbols,
     graph_of: Callable[[int], FunctionGraph],
-) -> Exact | None:
-    """None where the log holds no whole call that failed with `errno`, or its origin lies before the call."""
+) -> list[Exact]:
+    """The origins of the calls that failed with `errno`, the most frequent first; none where the log holds no whole
+    call that did, or the origin lies before it."""
     found = execution.calls(log, decode, entry.kernel, entry.number)
-    call, alike = execution.most_common(log, found, -errno)
-    if call is None:
-        return None
+    results = Counter(call.result for call in found)
+    by_origin: dict[tuple[Origin, tuple[str, ...]], Exact] = {}
+    for call, alike in execution.paths(log, found, -errno)[:_MOST_PATHS]:
+        path = _examine_one(log, call, alike, results, entry, errno, decode, symbols, graph_of)
+        if path is not None:
+            key = (path.origin, tuple(node.name for node in path.chain))
+            before = by_origin.setdefault(key, path)
+            if before is not path:
+                by_origin[key] = replace(before, calls=before.calls + alike)
+    return sorted(by_origin.values(), key=lambda path: -path.calls)
+
+
+def _examine_one(
+    log: ExecutionLog,
+    call: LoggedCall,
+    alike: int,
+    results: Counter[int],
+    entry: Entry,
+    errno: int,
+    decode: Decode,
+    symbols: Symbols,
+    graph_of: Callable[[int], FunctionGraph],
+) -> Exact | None:
     top = execution.frames(log, call, decode, symbols)
     frame_of = {row: frame for frame in _all(top) for row in frame.rows}
     followed, writer = _origin(log, call, decode, frame_of)
@@ -75,7 +97,6 @@ def examine(
     chain = chain[chain.index(root) :]
     nodes = execution.tree(log, root, decode, set(chain))
     levels = _levels(log, chain, followed, errno, graph_of)
-    results = Counter(logged.result for logged in found)
     return Exact(
         nodes[root],
         tuple(nodes[frame] for frame in chain),
@@ -140,15 +161,16 @@ def _levels(
         block = graph.blocks[int(log.address[rows[index]])]
         origin = _here(log, followed) if depth + 1 == len(chain) else Origin(OriginKind.CALL, block.start)
         walk = _walk(log, frame, rows, origin, deciding, places)
-        behind = walk[index + 1][1] if index + 1 < len(walk) else places.held(frame, frame.rows[-1] + 1)
+        along = (*(state for _, state in walk[1:]), places.held(frame, frame.rows[-1] + 1))
         slicer = _KnownSlicer(
             graph,
             errno,
             _any_value,
             block=block,
             origin=origin,
-            behind=behind,
+            behind=along[index],
             at_end=places.held(frame, frame.rows[-1]),
+            along=along,
         )
         limit = len(walk) if depth + 1 == len(chain) else index
         levels.append(Level(graph, slicer, origin, tuple(walk), limit, _certain))
@@ -218,6 +240,7 @@ class _KnownSlicer(Slicer):
     origin: Origin | None = None
     behind: State | None = None
     at_end: State | None = None
+    along: tuple[State, ...] = ()  # where the value is behind each block of the walk
 
     def at_exit(self, block: Block) -> list[tuple[State, float]]:
         """What leaves the function in memory is not found in the register of results."""
@@ -229,3 +252,10 @@ class _KnownSlicer(Slicer):
         if self.block is not None and block.start == self.block.start and state == self.behind and self.origin:
             return [(self.origin, 0.0)]
         return Slicer.through(self, block, state)
+
+    def values_of(self, blocks: list[Block], place: str) -> set[State]:
+        """Of the place that the value is in there: the origin, whatever way it took."""
+        state = self.along[len(blocks) - 1] if len(blocks) <= len(self.along) else None
+        if isinstance(state, Held) and state.place == place and self.origin is not None:
+            return {self.origin}
+        return Slicer.values_of(self, blocks, place)

@@ -136,14 +136,13 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
-def most_common(log: ExecutionLog, found: list[LoggedCall], result: int) -> tuple[LoggedCall | None, int]:
-    """A call that returned `result` on the path that most such calls took, and how many took it."""
-    paths: dict[bytes, list[LoggedCall]] = {}
+def paths(log: ExecutionLog, found: list[LoggedCall], result: int) -> list[tuple[LoggedCall, int]]:
+    """The different paths of the calls that returned `result`: a call of each and how many took it, most first."""
+    alike: dict[bytes, list[LoggedCall]] = {}
     for call in found:
         if call.result == result:
-            paths.setdefault(_path(log, call), []).append(call)
-    most = max(paths.values(), key=len, default=[])
-    return (most[0], len(most)) if most else (None, 0)
+            alike.setdefault(_path(log, call), []).append(call)
+    return sorted(((same[0], len(same)) for same in alike.values()), key=lambda path: -path[1])
 
 
 def _path(log: ExecutionLog, call: LoggedCall) -> bytes:

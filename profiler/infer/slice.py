@@ -11,9 +11,10 @@ import enum
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from profiler.graph import Block, Edge, FunctionGraph, Step, StepKind, Test
+from profiler.graph import Block, Edge, FunctionGraph, Step, StepKind, Test, is_memory
+from profiler.infer.passing import in_callee, in_caller
 
-RETURN_PLACE = "rax"
+RETURN_PLACE = "rax"  # of graphs made from source
 _MOST_PENDING = 6  # operations kept with a place; the longest idiom of compilers has three
 
 
@@ -28,18 +29,27 @@ class OriginKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where the errno entered. For a call, `address` is the start of the block that makes it."""
+    """Where the errno entered. For a call, `address` is the start of the block that makes it.
+
+    `place`: of a call, where the callee left the value, in the callee's terms, "" for what it returned; of
+    memory, where it was read from, "" where that has no name.
+    """
 
     kind: OriginKind
     address: int
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The value is in `place`, and `pending` operations (operator, operand) will be applied to it, in order."""
+    """The value is in `place`, and `pending` operations (operator, operand) will be applied to it, in order.
+
+    `read`: of memory that an instruction of the function will read, the instruction.
+    """
 
     place: str
     pending: tuple[tuple[str, int], ...] = ()
+    read: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,33 +67,47 @@ class Priors:
 
     memory: float = -3.0
     survived: float = -3.0  # a variable whose address a callee has kept its value through the call
+    elsewhere: float = -6.0  # a callee wrote a variable whose address it is not seen to be given
     unknown: float = -4.0
     argument: float = -4.0
 
 
 @dataclass(frozen=True, slots=True)
 class CallValue:
-    """What a callee returns: log-probability of the errno, and of anything else."""
+    """What a callee returns: log-probability of the errno, and of anything else.
+
+    `passed`: what the callee only passed on, places in its own terms as they were at its entry.
+    """
 
     errno: float
     other: float
+    passed: tuple[tuple[Held, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Slicer:
-    """Tracks the value `-errno` backwards. `call_value` tells of the call that ends a block."""
+    """Tracks the value `-errno` backwards. `call_value` tells of the call that ends a block; `left_in` what it leaves
+    in memory, named as in the callee, None where it does not touch it. `wanted`: the place asked for at the exit."""
 
     graph: FunctionGraph
     errno: int
     call_value: Callable[[Block], CallValue]
     priors: Priors = Priors()
+    left_in: Callable[[Block, str], CallValue | None] = lambda _block, _place: None
+    wanted: str = ""
+    doubts: bool = True  # whether memory may have been written by someone who is not seen to
+
+    @property
+    def certain(self) -> Slicer:
+        """Takes what it sees for all there is, as is right where one walk is compared with another."""
+        return replace(self, doubts=False) if self.doubts else self
 
     def at_exit(self, block: Block) -> list[tuple[State, float]]:
         """States at the start of a block through which the function is left."""
-        if block.call is not None and block.call.tail:
-            value = self.call_value(block)
-            return [(Origin(OriginKind.CALL, block.start), value.errno), (OTHER, value.other)]
-        return list(self._through_steps(block, Held(RETURN_PLACE)))
+        held = self.asked
+        if block.call is None or not block.call.tail:
+            return list(self._through_steps(block, held))
+        return self._past_memory(block, held) if self.wanted else self._from_callee(block, held, "")
 
     def through(self, block: Block, state: State) -> list[tuple[State, float]]:
         """States at the start of `block` that end it in `state`, with log-factors."""
@@ -91,20 +115,46 @@ class Slicer:
             return [(state, 0.0)]
         if block.call is not None and not block.call.tail:
             if state.place in block.call.results:
-                return self._from_call(block, state)
+                return self._from_callee(block, state, "")
             if state.place in block.call.clobbers:
                 return self._unseen(OriginKind.UNKNOWN, block.call.address, self.priors.unknown)
-            if state.place in self.graph.escaped:
-                # The callee may have written it through an address it was given, or have left it alone.
-                written = self._unseen(OriginKind.MEMORY, block.call.address, self.priors.memory)
-                return [(s, w + self.priors.survived) for s, w in self._through_steps(block, state)] + written
+            if is_memory(state.place):
+                return self._past_memory(block, state)
         return list(self._through_steps(block, state))
 
-    def _from_call(self, block: Block, state: Held) -> list[tuple[State, float]]:
+    def _past_memory(self, block: Block, state: Held) -> list[tuple[State, float]]:
+        """Before a call whose callee may write the memory that holds the value."""
+        assert block.call is not None
+        if (place := in_callee(block.call, state.place)) and self.left_in(block, place) is not None:
+            return self._from_callee(block, state, place)
+        before = list(self._through_steps(block, state))
+        if self.doubts and state.place in self.graph.escaped and not place:
+            return before + self._unseen(OriginKind.MEMORY, block.call.address, self.priors.elsewhere)
+        return before
+
+    def _from_callee(self, block: Block, state: Held, place: str) -> list[tuple[State, float]]:
+        """`place`: where the callee has it, "" for its return value."""
+        value = self.left_in(block, place) if place else self.call_value(block)
+        assert value is not None
+        found: list[tuple[State, float]] = [(OTHER, value.other)]
         if state.pending:
-            return self._unseen(OriginKind.UNKNOWN, block.last, self.priors.unknown)
-        value = self.call_value(block)
-        return [(Origin(OriginKind.CALL, block.start), value.errno), (OTHER, value.other)]
+            found += self._unseen(OriginKind.UNKNOWN, block.last, self.priors.unknown)
+        else:
+            found.append((Origin(OriginKind.CALL, block.start, place), value.errno))
+        for held, weight in value.passed:
+            if (before := self._given(block, held, place, state)) is not None:
+                found += [(found, weight + factor) for found, factor in self._through_steps(block, before)]
+        return found
+
+    @staticmethod
+    def _given(block: Block, held: Held, asked: str, state: Held) -> Held | None:
+        """What a callee had at its entry, in the caller's terms."""
+        assert block.call is not None
+        place = state.place if held.place == asked else in_caller(block.call, held.place)
+        pending = (*held.pending, *state.pending)
+        if not place or len(pending) > _MOST_PENDING:
+            return None
+        return Held(place, pending)
 
     def _through_steps(self, block: Block, state: Held) -> Iterator[tuple[State, float]]:
         states: list[tuple[Held, float]] = [(state, 0.0)]
@@ -124,12 +174,15 @@ class Slicer:
 
     def _through_step(self, step: Step, held: Held) -> list[tuple[State, float]]:
         if step.kind == StepKind.COPY:
-            return [(replace(held, place=step.source), 0.0)]
+            moved_to = _moved(held, step)
+            if not (moved_to.read and self.doubts):
+                return [(moved_to, 0.0)]
+            return [(moved_to, 0.0), (Origin(OriginKind.MEMORY, moved_to.read, moved_to.place), self.priors.memory)]
         if step.kind == StepKind.SELECT:
             moved: list[tuple[State, float]] = (
                 self._unseen(OriginKind.MEMORY, step.address, self.priors.memory)
                 if step.source == "memory"
-                else [(replace(held, place=step.source), 0.0)]
+                else [(_moved(held, step), 0.0)]
             )
             return [(held, 0.0), *moved]
         if step.kind == StepKind.OPERATE and len(held.pending) < _MOST_PENDING:
@@ -170,8 +223,31 @@ class Slicer:
         """What a state behind the last of `blocks`, a walk given first to last, turns out to be at its start."""
         states: set[State] = {state}
         for block in reversed(blocks):
-            states = {found for state in states for found, _ in self.through(block, state)}
-        return {Origin(OriginKind.ARGUMENT, blocks[0].start) if isinstance(s, Held) else s for s in states}
+            states = {found for state in states for found, _ in self.certain.through(block, state)}
+        return {self._before(s, blocks[0].start) if isinstance(s, Held) else s for s in states}
+
+    def _before(self, held: Held, start: int) -> Origin:
+        if held.read:
+            return Origin(OriginKind.MEMORY, held.read, held.place)
+        return Origin(OriginKind.ARGUMENT, start)
+
+    @property
+    def asked(self) -> Held:
+        """The state at the exit."""
+        return Held(self.wanted or self.graph.return_place)
+
+    def at_entry(self, held: Held) -> Origin | None:
+        """The origin of what was there before the function began; None of memory that the function does not read."""
+        if held.read:
+            return Origin(OriginKind.MEMORY, held.read, held.place)
+        if held.place.startswith("["):
+            return None
+        # An argument, or a register nobody set.
+        return Origin(OriginKind.ARGUMENT, self.graph.entry)
+
+    def prior_of(self, origin: Origin) -> float:
+        """Log-probability that what was there before the function began is the errno."""
+        return self.priors.memory if origin.kind == OriginKind.MEMORY else self.priors.argument
 
     def constant_of(self, blocks: list[Block], place: str) -> int | None:
         """The constant that `place` holds behind the steps of the last of `blocks`; None where it is not known to."""
@@ -179,7 +255,9 @@ class Slicer:
         for index in range(len(blocks) - 1, -1, -1):
             block = blocks[index]
             if index < len(blocks) - 1 and block.call is not None and not block.call.tail:
-                given_away = any(held.place in earlier.addresses_taken for earlier in blocks[: index + 1])
+                given_away = held.place.startswith("[")
+                given_away |= bool(in_callee(block.call, held.place))
+                given_away |= any(held.place in earlier.addresses_taken for earlier in blocks[: index + 1])
                 if given_away or held.place in (*block.call.results, *block.call.clobbers):
                     return None
             for step in reversed(block.steps):
@@ -197,7 +275,7 @@ class Slicer:
 
     def values_of(self, blocks: list[Block], place: str) -> set[State]:
         """Where `place` got its value, behind the last of `blocks`; a call that ends that block aside."""
-        states = {state for state, _ in self._through_steps(blocks[-1], Held(place))}
+        states = {state for state, _ in self.certain._through_steps(blocks[-1], Held(place))}
         return {found for state in states for found in self.resolve(blocks[:-1], state)} if blocks[:-1] else states
 
     def choices(self, block: Block, behind: State | None, before: list[Block]) -> Iterator[tuple[Step, list[State]]]:
@@ -205,7 +283,7 @@ class Slicer:
 
         `behind`: the state at the block's end, None at an exit; `before`: the walk up to the block.
         """
-        held = Held(RETURN_PLACE) if behind is None else behind
+        held = self.asked if behind is None else behind
         if not isinstance(held, Held) or (block.call and not block.call.tail and held.place in block.call.results):
             return
         states: list[Held] = [held]
@@ -216,7 +294,7 @@ class Slicer:
                 if step.place != state.place:
                     following.append(state)
                     continue
-                sides = [side for side, _ in self._through_step(step, state)]
+                sides = [side for side, _ in self.certain._through_step(step, state)]
                 if step.kind in (StepKind.SELECT, StepKind.FLAGS):
                     yield step, [end for side in sides for end in self._finish(block, index, before, side)]
                 following += [side for side in sides if isinstance(side, Held)]
@@ -228,6 +306,11 @@ class Slicer:
             return {state}
         head = replace(block, steps=block.steps[:index], call=None)
         return self.resolve([*before, head], state)
+
+
+def _moved(held: Held, step: Step) -> Held:
+    """Behind a step that copied the value: where it came from."""
+    return Held(step.source, held.pending, step.address if step.source.startswith("[") else 0)
 
 
 def holds(test: Test, value: int) -> bool:

@@ -16,12 +16,18 @@ from profiler.graph import Block, FunctionGraph, StepKind
 from profiler.infer import evidence
 from profiler.infer.calltree import CallNode, counts_by_return_address
 from profiler.infer.decision import Decision, Level, last_choice
-from profiler.infer.slice import CallValue, Origin, OriginKind, Slicer
-from profiler.infer.walks import Node, Walks, log_sum, solve
+from profiler.infer.passing import in_callee
+from profiler.infer.slice import CallValue, Held, Origin, OriginKind, Slicer, signed32
+from profiler.infer.walks import Node, Walks, Weights, log_sum, solve
 
 # A callee without a single sample: log-probability that it is the one to return the errno.
 _SILENT_BUT_ABLE, _SILENT_MAYBE, _SILENT_UNABLE = -2.0, -4.0, -14.0
 _LEAST_PROBABILITY = 1e-12
+_NEVER = -200.0  # log-probability of what an execution log contradicts
+_MOST_PASSED = 4  # of what a callee was given and may just have passed on, followed in its caller
+# A callee without a sample that was given the address of the value: that it wrote nothing, or something else.
+_SILENT_UNTOUCHED, _SILENT_OTHER = -0.7, -0.7
+_DEEPEST_WRITER = 3  # calls down to the one that writes through a pointer, where they are not sampled
 
 
 @dataclass(slots=True)
@@ -34,17 +40,46 @@ class SolvedCall:
     samples: evidence.BlockSamples
     per_exposure: float
     callees: dict[int, list[SolvedCall]] = field(default_factory=dict)  # by start of the calling block
+    # Callees asked for what they leave in memory: by block, and the place as they name it.
+    writers: dict[tuple[int, str], SolvedCall] = field(default_factory=dict)
 
     def origin_of(self, callee: SolvedCall) -> Origin:
-        """The origin that stands for what `callee` returned."""
+        """The origin that stands for what `callee` returned, or left in memory."""
+        for (start, place), writer in self.writers.items():
+            if writer is callee:
+                return Origin(OriginKind.CALL, start, place)
         start = next(start for start, callees in self.callees.items() if callee in callees)
         return Origin(OriginKind.CALL, start)
 
+    def behind(self, origin: Origin) -> SolvedCall | None:
+        """The callee that an origin stands for; None where it is no call, or one that shows no sample."""
+        if origin.kind != OriginKind.CALL:
+            return None
+        if origin.place:
+            return self.writers.get((origin.address, origin.place))
+        callees = self.callees.get(origin.address)
+        return max(callees, key=lambda callee: callee.node.total()) if callees else None
+
     def value(self) -> CallValue:
-        whole = log_sum([self.walks.log_errno, self.walks.log_other])
+        walks = self.walks
+        if self.node.returned is not None and not walks.slicer.wanted:
+            is_errno = signed32(self.node.returned) == -walks.slicer.errno
+            return CallValue(0.0, _NEVER) if is_errno else CallValue(_NEVER, 0.0)
+        whole = log_sum([walks.log_errno, walks.log_other, walks.log_untouched])
         if not math.isfinite(whole):
             return CallValue(_SILENT_MAYBE, 0.0)
-        return CallValue(self.walks.log_errno - whole, self.walks.log_other - whole)
+        likeliest = sorted(walks.passed, key=lambda passed: -passed[1])[:_MOST_PASSED]
+        passed = tuple((held, weight - whole) for held, weight in likeliest)
+        return CallValue(walks.log_errno - whole, walks.log_other - whole, passed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    graph: FunctionGraph
+    callees: dict[int, list[SolvedCall]]
+    samples: evidence.BlockSamples
+    per_exposure: float
+    weights: Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +91,11 @@ class Located:
     probability: float
 
     levels_known: tuple[Level, ...] = ()  # where the walks are not a matter of likelihood
+
+    @property
+    def is_executed(self) -> bool:
+        """Whether an execution log shows it, rather than samples make it likely."""
+        return bool(self.levels_known)
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -89,21 +129,92 @@ class Inference:
         self.emulated = emulated
         self._shortest: dict[int, int] = {}
         self._able: dict[int, float] = {}
+        self._solved: dict[tuple[int, str], SolvedCall] = {}  # by node and place asked for
+        self._prepared: dict[int, _Prepared] = {}  # by node
+        self._writes: dict[tuple[int, str, int], bool] = {}
+        self._places_written: dict[int, frozenset[str]] = {}  # of memory, by function
 
-    def solve(self, node: CallNode) -> SolvedCall:
-        graph = self.graph_of(node.entry)
-        callees: dict[int, list[SolvedCall]] = {}
-        for block_start, child in _calling_blocks(graph, node):
-            callees.setdefault(block_start, []).append(self.solve(child))
-        samples = evidence.assign(graph, node.own, counts_by_return_address(node))
-        per_exposure = evidence.rate(graph, samples, self.emulated)
-        weights = evidence.weights(graph, samples, self.emulated, per_exposure)
-        for start, block in graph.blocks.items():
-            silence = self._silence(block, callees.get(start), per_exposure)
-            weights.reached[start] += silence
-            weights.fallen_into[start] += silence
-        slicer = Slicer(graph, self.errno, lambda block: self._call_value(block, callees.get(block.start)))
-        return SolvedCall(node, graph, solve(graph, slicer, weights), samples, per_exposure, callees)
+    def solve(self, node: CallNode, wanted: str = "") -> SolvedCall:
+        """The function's walks, by what they return, or leave in `wanted`, a place of memory."""
+        if (id(node), wanted) not in self._solved:
+            self._solved[id(node), wanted] = self._solve(node, wanted)
+        return self._solved[id(node), wanted]
+
+    def _solve(self, node: CallNode, wanted: str) -> SolvedCall:
+        prepared = self._prepare(node)
+        graph, callees = prepared.graph, prepared.callees
+        writers: dict[tuple[int, str], SolvedCall] = {}
+        slicer = Slicer(
+            graph,
+            self.errno,
+            lambda block: self._call_value(block, callees.get(block.start)),
+            left_in=lambda block, place: self._left_in(block, place, callees.get(block.start), writers),
+            wanted=wanted,
+        )
+        walks = solve(graph, slicer, prepared.weights)
+        return SolvedCall(node, graph, walks, prepared.samples, prepared.per_exposure, callees, writers)
+
+    def _prepare(self, node: CallNode) -> _Prepared:
+        """What does not depend on the place that is asked for."""
+        if id(node) not in self._prepared:
+            graph = self.graph_of(node.entry)
+            callees: dict[int, list[SolvedCall]] = {}
+            for block_start, child in _calling_blocks(graph, node):
+                callees.setdefault(block_start, []).append(self.solve(child))
+            samples = evidence.assign(graph, node.own, counts_by_return_address(node))
+            per_exposure = evidence.rate(graph, samples, self.emulated)
+            weights = evidence.weights(graph, samples, self.emulated, per_exposure)
+            if node.executed is None:
+                silent = {s: self._silence(block, callees.get(s), per_exposure) for s, block in graph.blocks.items()}
+                weights = evidence.combined(weights, Weights(silent, silent))
+            else:
+                weights = evidence.combined(weights, evidence.executed(graph, node.executed))
+            self._prepared[id(node)] = _Prepared(graph, callees, samples, per_exposure, weights)
+        return self._prepared[id(node)]
+
+    def _left_in(
+        self,
+        block: Block,
+        place: str,
+        callees: list[SolvedCall] | None,
+        writers: dict[tuple[int, str], SolvedCall],
+    ) -> CallValue | None:
+        """What a callee leaves in a place, named as in the callee; None where it does not write it."""
+        assert block.call is not None
+        if callees:
+            node = max(callees, key=lambda callee: callee.node.total()).node
+            if not self._may_write(node.entry, place, _DEEPEST_WRITER):
+                return None
+            writers[block.start, place] = self.solve(node, place)
+            return writers[block.start, place].value()
+        target = block.call.target
+        if target is not None and not self._may_write(target, place, _DEEPEST_WRITER):
+            return None
+        able = _SILENT_MAYBE if target is None else self._ability(target)
+        return CallValue(able, _SILENT_OTHER, ((Held(place), _SILENT_UNTOUCHED),))
+
+    def _may_write(self, entry: int, place: str, deepest: int) -> bool:
+        """Whether a function, or one that it gives the address to, writes a place."""
+        if (entry, place, deepest) not in self._writes:
+            self._writes[entry, place, deepest] = False  # what a recursive call finds
+            with contextlib.suppress(LookupError):
+                self._writes[entry, place, deepest] = self._writes_itself_or_below(entry, place, deepest)
+        return self._writes[entry, place, deepest]
+
+    def _writes_itself_or_below(self, entry: int, place: str, deepest: int) -> bool:
+        graph = self.graph_of(entry)
+        if entry not in self._places_written:
+            self._places_written[entry] = frozenset(
+                step.place for block in graph.blocks.values() for step in block.steps if step.place.startswith("[")
+            )
+        if place in self._places_written[entry]:
+            return True
+        for block in graph.blocks.values():
+            if deepest and block.call is not None and (inner := in_callee(block.call, place)):
+                target = block.call.target
+                if target is None or self._may_write(target, inner, deepest - 1):
+                    return True
+        return False
 
     def _silence(self, block: Block, callees: list[SolvedCall] | None, per_exposure: float) -> float:
         """What it says against a call that its callee shows no sample at all."""
@@ -185,9 +296,9 @@ def _located(
     calls = (*outer, call)
     for origin, log_probability in call.walks.origins.items():
         total = weight + log_probability
-        callees = call.callees.get(origin.address) if origin.kind == OriginKind.CALL else None
-        if callees and math.isfinite(max(c.walks.log_errno for c in callees)):
-            yield from _located(max(callees, key=lambda c: c.node.total()), calls, total)
+        callee = call.behind(origin)
+        if callee is not None and math.isfinite(callee.walks.log_errno):
+            yield from _located(callee, calls, total)
         else:
             yield calls, origin, total
 

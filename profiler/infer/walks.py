@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from profiler.graph import Block, Edge, EdgeKind, FunctionGraph
-from profiler.infer.slice import OTHER, Held, Origin, OriginKind, Slicer, State
+from profiler.infer.slice import OTHER, Held, Origin, Slicer, State
 
 # How much less likely than a plain jump an edge is, before any sample is seen.
 _EDGE_PRIORS = {EdgeKind.FAULT: -6.0, EdgeKind.TRAP: -8.0, EdgeKind.KEY: -3.0}
@@ -48,7 +48,7 @@ class _Arc:
 
 @dataclass(slots=True)
 class Walks:
-    """The product, solved. `log_errno` and `log_other`: summed weight of the walks that return the errno, or not."""
+    """The product, solved. `log_errno`, `log_other`: summed weight of walks that return the errno, or not."""
 
     slicer: Slicer
     arcs: dict[Node, list[_Arc]]
@@ -57,6 +57,8 @@ class Walks:
     entry: Position
     log_errno: float = -math.inf
     log_other: float = -math.inf
+    log_untouched: float = -math.inf  # of the walks that leave the place asked for alone
+    passed: list[tuple[Held, float]] = field(default_factory=list)  # states at the entry, with summed weight
     origins: dict[Origin, float] = field(default_factory=dict)  # log-probability given that the errno is returned
 
     def best_walk(self, origin: Origin) -> list[Node]:
@@ -159,26 +161,38 @@ def _arcs(
 
 def _conclude(walks: Walks, states: list[State], weights: Weights) -> None:
     first = weights.reached[walks.entry[0]]
-    errno: dict[Origin, float] = {}
+    errno: dict[Origin, list[float]] = {}
     other: list[float] = []
     for state in list(states):
         weight = walks.suffix[walks.entry, state] + first
+        if isinstance(state, Origin):
+            errno.setdefault(state, []).append(weight)
+            continue
         if isinstance(state, Held):
-            # The value was there before the function began: an argument, or a register nobody set.
-            origin = Origin(OriginKind.ARGUMENT, walks.entry[0])
-            node = (walks.entry, origin)
-            walks.arcs[node] = walks.arcs[walks.entry, state]
-            walks.suffix[node], walks.best[node] = walks.suffix[walks.entry, state], walks.best[walks.entry, state]
-            errno[origin] = log_sum([errno.get(origin, -math.inf), weight + walks.slicer.priors.argument])
-            other.append(weight)
-        elif isinstance(state, Origin):
-            errno[state] = weight
-        else:
-            other.append(weight)
-    walks.log_errno = log_sum(list(errno.values()))
+            walks.passed.append((state, weight))
+            origin = walks.slicer.at_entry(state)
+            if origin is not None:
+                prior = walks.slicer.prior_of(origin)
+                _add_origin(walks, origin, state, prior)
+                errno.setdefault(origin, []).append(weight + prior)
+            elif state == walks.slicer.asked:
+                walks.log_untouched = weight
+                continue
+        other.append(weight)
+    by_origin = {origin: log_sum(found) for origin, found in errno.items()}
+    walks.log_errno = log_sum(list(by_origin.values()))
     walks.log_other = log_sum(other)
     if math.isfinite(walks.log_errno):
-        walks.origins = {origin: weight - walks.log_errno for origin, weight in errno.items()}
+        walks.origins = {origin: weight - walks.log_errno for origin, weight in by_origin.items()}
+
+
+def _add_origin(walks: Walks, origin: Origin, state: Held, prior: float) -> None:
+    """Lets walks that end in `state` at the entry be walks from `origin`, beside those that already are."""
+    node, held = (walks.entry, origin), (walks.entry, state)
+    arcs = [_Arc(arc.node, arc.edge, arc.weight + prior) for arc in walks.arcs[held]]
+    walks.arcs[node] = walks.arcs.get(node, []) + arcs
+    walks.suffix[node] = log_sum([walks.suffix.get(node, -math.inf), walks.suffix[held] + prior])
+    walks.best[node] = max(walks.best.get(node, -math.inf), walks.best[held] + prior)
 
 
 def _back_edges(graph: FunctionGraph) -> set[tuple[int, int]]:
