@@ -53,6 +53,18 @@ class Kernel:
     source: Path | None = None  # root of the kernel tree
     modules: Path | None = None  # lib/modules/RELEASE
     config: Path | None = None
+    module_debug: Path | None = None  # below it lie modules with DWARF
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedModule:
+    """A kernel module as it lay in the recorded kernel. Addresses have the KASLR offset taken off."""
+
+    name: str
+    build_id: str  # hex; "" where the module has none
+    sections: dict[str, int]  # name → address
+    text: tuple[tuple[int, bytes], ...] = ()  # (address, code as it ran), where that was recorded
+    symbols: tuple[tuple[int, str], ...] = ()  # (address, name) of its code by /proc/kallsyms
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +193,7 @@ class Manifest:
     tool_versions: dict[str, str]
     emulated: bool  # under TCG: samples land on translation-block heads
     warnings: list[str] = field(default_factory=list)
+    stopped_by: str = ""  # verdict: it was decided; replay: nothing was sampled; time: all that was asked for
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -267,6 +280,19 @@ class SampleCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class Effort:
+    """What the verdict took, against the time for which the method records where nobody looks."""
+
+    evidence: list[str]  # that it rests on: samples, exact
+    samples: int
+    seconds: float  # of sampling
+    calls: int = 0  # logged from their beginning on
+    instructions: int = 0  # in the log
+    stopped_by: str = ""  # as of Manifest
+    fixed_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
 class InlinedSamples:
     """Samples of code inlined into a line, by its own place."""
 
@@ -323,6 +349,7 @@ class Analysis:
     load: LoadResult | None
     warnings: list[str] = field(default_factory=list)
     next_steps: list[str] = field(default_factory=list)
+    effort: Effort | None = None
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

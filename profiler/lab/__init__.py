@@ -6,6 +6,20 @@ mirrors. A progress callback gets what is being done, and how much of it (0 to 1
 
 from profiler.lab.acquire import available, fetch
 from profiler.lab.catalogue import Available
+from profiler.lab.module_debug import fetch as fetch_modules
+from profiler.lab.module_debug import find as find_module
+from profiler.lab.module_debug import loadable as loadable_modules
 from profiler.lab.store import cache_directory, find, from_path, list_cached
 
-__all__ = ["Available", "available", "cache_directory", "fetch", "find", "from_path", "list_cached"]
+__all__ = [
+    "Available",
+    "available",
+    "cache_directory",
+    "fetch",
+    "fetch_modules",
+    "find",
+    "find_module",
+    "from_path",
+    "list_cached",
+    "loadable_modules",
+]

@@ -53,6 +53,22 @@ def fetch(version: str, progress: Progress) -> Kernel:
     )
 
 
+@contextlib.contextmanager
+def debug_package(kernel: Kernel, progress: Progress) -> Iterator[Path]:
+    """The -dbg package of a fetched kernel, downloaded anew and gone at the end. Raises MissingError where the mirror
+    has it no longer."""
+    with _locked(progress):
+        apt = _apt()
+        apt.update(progress)
+        directory = store.cache_directory() / "downloads" / f"{kernel.package_version}-dbg"
+        files = apt.files([f"linux-image-{kernel.release}-dbg={kernel.package_version}"])
+        try:
+            apt.download(files, directory, progress, f"fetching debug info of Debian kernel {kernel.package_version}")
+            yield directory / files[0].name
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
 def _candidates(apt: Apt, version: str, progress: Progress, force: bool) -> list[Available]:
     """Newest first. Raises MissingError, naming the versions that the mirror has, where there is none."""
     listed = catalogue.available(apt, progress, force=force)

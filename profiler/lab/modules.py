@@ -17,6 +17,12 @@ _DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
 _SUFFIX = re.compile(r"\.ko(\.(xz|gz|zst))?$")
 
 
+def depends(path: Path) -> list[str]:
+    """The modules that a module's file says it needs, with `_` in their names."""
+    match = _DEPENDS.search(_content(path))
+    return [name.replace("-", "_") for name in match[1].decode().split(",") if name] if match else []
+
+
 def in_load_order(directory: Path | None) -> Iterator[tuple[str, bytes]]:
     """File name and content of each module to load, dependencies first. What is built in is left out."""
     if directory is None:
@@ -31,11 +37,9 @@ def _with_dependencies(name: str, index: dict[str, Path], done: set[str]) -> Ite
     if name in done or name not in index:
         return
     done.add(name)
-    content = _content(index[name])
-    match = _DEPENDS.search(content)
-    for needed in match[1].decode().split(",") if match else []:
-        yield from _with_dependencies(needed.replace("-", "_"), index, done)
-    yield f"{name}.ko", content
+    for needed in depends(index[name]):
+        yield from _with_dependencies(needed, index, done)
+    yield f"{name}.ko", _content(index[name])
 
 
 def _name(path: Path) -> str:

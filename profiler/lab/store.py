@@ -8,6 +8,7 @@ A cached kernel is a directory that appears only when it is whole:
                             config
                             modules/       lib/modules/RELEASE, the files the guest needs
                             source/        the kernel tree, Debian's patches applied
+                            debug/         modules with DWARF, those that were asked for
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from profiler.lab import debian_version, elf_note
 from profiler.model import Kernel
 
 ARCH = "x86_64"
+MODULE_DEBUG = "debug"
 
 
 def cache_directory() -> Path:
@@ -59,6 +61,7 @@ def read(directory: Path) -> Kernel:
         parts = {name: directory / name for name in names if (directory / name).exists()}
         if not {"image", "vmlinux", "source"} <= parts.keys():
             raise ValueError("parts are gone")
+        parts["module_debug"] = directory / MODULE_DEBUG
         return Kernel(facts["release"], facts["package_version"], facts["build_id"], facts["arch"], **parts)
     except (OSError, ValueError, KeyError) as error:
         raise MissingError(
@@ -110,6 +113,7 @@ def _build_tree(root: Path) -> Kernel | None:
         source=root,
         modules=root,
         config=_existing(root / ".config"),
+        module_debug=root,
     )
 
 
@@ -131,6 +135,7 @@ def _unpacked(root: Path) -> Kernel | None:
         source=sources[0] if sources else None,
         modules=_first(root, f"usr/lib/modules/{release}", f"lib/modules/{release}"),
         config=_first(root, f"boot/config-{release}", f"usr/lib/modules/{release}/config"),
+        module_debug=_existing(root / "usr/lib/debug"),
     )
 
 

@@ -7,7 +7,7 @@ import lzma
 import re
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
@@ -57,6 +57,24 @@ def vmlinux(package: Path, target: Path, progress: Progress) -> None:
                 file.write(chunk)
                 done += len(chunk)
                 progress("unpacking debug info", done / member.size)
+
+
+def module_debug(package: Path, names: Collection[str], into: Path, progress: Progress) -> None:
+    """The modules of these names out of a -dbg package, with their debug info; names that it lacks come to nothing."""
+    wanted = {name.replace("-", "_") for name in names}
+    found: set[str] = set()
+
+    def part(path: PurePosixPath) -> PurePosixPath | None:
+        stem = path.stem.replace("-", "_")
+        if path.suffix != ".ko" or stem not in wanted:
+            return None
+        found.add(stem)
+        progress(f"unpacking debug info of {path.name}", len(found) / len(wanted))
+        return PurePosixPath(path.name)
+
+    progress("looking for the modules' debug info", 0.0)
+    with process.piped(["dpkg-deb", "--fsys-tarfile", package]) as stream:
+        archive.extract(stream, into, rename=part)
 
 
 def source(package: Path, into: Path, progress: Progress) -> None:

@@ -27,6 +27,7 @@ _VMLINUX = (
     "/lib/modules/%s/vmlinux",
     "/boot/vmlinux-%s",
 )
+_MODULE_DEBUG = ("/usr/lib/debug/lib/modules/%s", "/usr/lib/debug/usr/lib/modules/%s")
 _SOURCE = ("/lib/modules/%s/source", "/lib/modules/%s/build", "/usr/src/linux-%s", "/usr/src/linux-source-%s")
 _CONFIG = ("/boot/config-%s", "/lib/modules/%s/config", "/lib/modules/%s/build/.config")
 
@@ -53,6 +54,7 @@ class Local:
             vmlinux=next((p for p in _existing(_VMLINUX, release) if elf_note.of_file(p) == build_id != ""), None),
             source=next((p for p in _sources(release) if (p / "kernel/fork.c").is_file()), None),
             config=next(iter(_existing(_CONFIG, release)), None),
+            module_debug=next(iter(_existing(_MODULE_DEBUG, release)), None),
         )
 
     @contextlib.contextmanager
