@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
-from profiler.graph import Step, Test
+from profiler.graph import Pointer, Step, Test
 
 
 class Flow(enum.Enum):
@@ -62,6 +62,12 @@ class Frame(Protocol):
     """What registers point to: the stack, from where it stood at function entry, and what the function was given."""
 
     def copy(self) -> Self: ...
+
+    def meet(self, other: Self) -> bool:
+        """Keeps what both agree on; whether that took something away."""
+
+    def arguments(self, *, tail: bool) -> tuple[tuple[str, Pointer], ...]:
+        """What a callee is given, as in `graph.Call.arguments`."""
 
     def advance(self, instruction: Any) -> None:
         """Moves past one instruction (`Instruction.raw`)."""

@@ -116,7 +116,8 @@ def test_indirect_calls_and_jumps_have_no_known_callee() -> None:
 def test_a_jump_to_another_function_is_a_tail_call() -> None:
     kernel = ToyKernel("f:\nmov edi, 1\njmp g\ng:\nret")
     (block,) = blocks(kernel).values()
-    assert block.call == graph.Call(block.last, kernel.at["g"], tail=True)
+    assert block.call is not None
+    assert (block.call.address, block.call.target, block.call.tail) == (block.last, kernel.at["g"], True)
     assert block.edges == ()
     assert not block.returns
 
@@ -271,3 +272,36 @@ def test_two_builds_of_one_function_are_equal() -> None:
 def test_any_address_within_a_function_gives_its_graph() -> None:
     kernel = ToyKernel(BRANCH)
     assert cfg.build(kernel.text, kernel.at["f.negative"]) == cfg.build(kernel.text, kernel.at["f"])
+
+
+def pointers(kernel: ToyKernel, block: str) -> dict[str, graph.Pointer]:
+    """What the call at the end of a block of f gives its callee."""
+    call = blocks(kernel)[block].call
+    assert call is not None
+    return dict(call.arguments)
+
+
+def test_a_call_tells_what_its_arguments_point_to() -> None:
+    """Its own variables, what it was given itself, and where the callee's stack begins."""
+    kernel = ToyKernel("f:\npush rbx\nlea rdx, [rsp]\nmov rsi, [rdi+8]\nxor edi, edi\ncall g\nret\ng:\nret")
+    given = pointers(kernel, "")
+    assert given["rdx"] == graph.Pointer("stack", -8)
+    assert given["rsi"] == graph.Pointer("[rdi+0x8]", 0)
+    assert given["stack"] == graph.Pointer("stack", -16)
+    assert "rdi" not in given
+
+
+def test_where_ways_into_a_block_disagree_nothing_is_known() -> None:
+    """rdi is moved on one way alone; rsi is the same on both."""
+    kernel = ToyKernel("f:\ntest eax, eax\nje .join\nadd rdi, 8\n.join:\ncall g\nret\ng:\nret")
+    given = pointers(kernel, ".join")
+    assert "rdi" not in given
+    assert given["rsi"] == graph.Pointer("rsi", 0)
+
+
+def test_a_pointer_that_a_loop_moves_on_is_unknown_in_the_loop() -> None:
+    """At the loop's head the first visit knows it, the way back does not agree."""
+    kernel = ToyKernel(
+        "f:\nmov rbx, rdi\n.loop:\nmov rdi, rbx\ncall g\n.next:\nmov rbx, [rbx]\ntest eax, eax\njne .loop\nret\ng:\nret"
+    )
+    assert "rdi" not in pointers(kernel, ".loop")

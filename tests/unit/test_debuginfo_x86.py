@@ -39,12 +39,16 @@ def detail(step: Step) -> object:
         ("movsxd rax, ecx", "rax", COPY, "rcx"),
         ("movzx eax, al", "rax", COPY, "rax"),
         ("cdqe", "rax", COPY, "rax"),
-        ("mov eax, [rdi+16]", "rax", LOAD, None),
+        ("mov eax, [rdi+16]", "rax", COPY, "[rdi+0x10]"),
+        ("mov eax, [rbx+16]", "rax", LOAD, None),
+        ("mov [rdx], -22", "[rdx+0x0]", CONST, -22),
+        ("mov [rsi-4], eax", "[rsi-0x4]", COPY, "rax"),
         ("mov eax, [rsp+rcx*8]", "rax", LOAD, None),
         ("sbb eax, eax", "rax", FLAGS, (0, -1)),
         ("sete al", "rax", FLAGS, (0, 1)),
         ("cmove eax, ebx", "rax", SELECT, "rbx"),
-        ("cmove eax, [rdi]", "rax", SELECT, "memory"),
+        ("cmove eax, [rdi]", "rax", SELECT, "[rdi+0x0]"),
+        ("cmove eax, [rbx]", "rax", SELECT, "memory"),
         ("and eax, -13", "rax", OPERATE, ("and", -13)),
         ("or eax, -2", "rax", OPERATE, ("or", -2)),
         ("add eax, -5", "rax", OPERATE, ("add", -5)),
@@ -66,15 +70,69 @@ def test_an_instruction_becomes_one_step_on_one_place(
     assert steps(instruction) == [(place, kind, what)]
 
 
-@pytest.mark.parametrize("instruction", ["cmp eax, 5", "test eax, eax", "nop", "cli", "mov [rdi], eax"])
+@pytest.mark.parametrize("instruction", ["cmp eax, 5", "test eax, eax", "nop", "cli", "mov [rbx], eax"])
 def test_an_instruction_that_writes_no_place_has_no_step(instruction: str) -> None:
     assert steps(instruction) == []
 
 
 def test_an_instruction_with_two_results_makes_both_unknown() -> None:
-    """`mul` writes rdx besides rax, `xchg` both of its operands: none of the old values may be taken to survive."""
+    """`mul` writes rdx besides rax: none of the old values may be taken to survive."""
     assert sorted(steps("mul ecx")) == [("rax", UNKNOWN, None), ("rdx", UNKNOWN, None)]
-    assert sorted(steps("xchg rbx, rcx")) == [("rbx", UNKNOWN, None), ("rcx", UNKNOWN, None)]
+
+
+OLD = "old value"
+
+
+@pytest.mark.parametrize(
+    ("instruction", "expected"),
+    [
+        ("xchg rbx, rcx", [(OLD, COPY, "rbx"), ("rbx", COPY, "rcx"), ("rcx", COPY, OLD)]),
+        ("xchg [rdi+8], eax", [(OLD, COPY, "[rdi+0x8]"), ("[rdi+0x8]", COPY, "rax"), ("rax", COPY, OLD)]),
+        ("xchg [rbx], eax", [(OLD, LOAD, None), ("rax", COPY, OLD)]),
+        ("xadd [rdi+8], eax", [(OLD, COPY, "[rdi+0x8]"), ("[rdi+0x8]", UNKNOWN, None), ("rax", COPY, OLD)]),
+        ("cmpxchg [rdi+8], ecx", [(OLD, COPY, "[rdi+0x8]"), ("[rdi+0x8]", SELECT, "rcx"), ("rax", COPY, OLD)]),
+    ],
+)
+def test_an_exchange_gives_back_what_memory_held(
+    instruction: str, expected: list[tuple[str, StepKind, object]]
+) -> None:
+    """`cmpxchg` leaves the old value in rax whether it stored or not."""
+    assert steps(instruction) == expected
+
+
+def test_a_wide_store_wipes_out_every_word_it_covers() -> None:
+    """A quadword stored at a structure's member overwrites the member behind it too."""
+    assert steps("mov [rdi+8], rax") == [("[rdi+0x8]", COPY, "rax"), ("[rdi+0xc]", UNKNOWN, None)]
+
+
+def test_memory_is_named_by_the_way_to_it() -> None:
+    """Through copies, spills, arithmetic on pointers, and pointers that memory holds."""
+    assert steps("mov rbx, rdi", "add rbx, 16", "mov eax, [rbx+4]")[-1] == ("rax", COPY, "[rdi+0x14]")
+    assert steps("lea rbx, [rdi+8]", "mov rcx, [rbx+8]", "mov eax, [rcx+4]")[-1][2] == "[[rdi+0x10]+0x4]"
+    assert steps("push rsi", "xor esi, esi", "mov rcx, [rsp]", "mov [rcx], -11")[-1] == ("[rsi+0x0]", CONST, -11)
+    assert steps("lea rbx, [rsp-32]", "mov [rbx+4], -11")[-1] == ("stack-28", CONST, -11)
+
+
+@pytest.mark.parametrize(
+    "between",
+    ["mov rdi, [rdi+rcx*8]", "add rdi, rcx", "mov edi, edi", "call g", "imul rdi, rcx", "mov rdi, [rbx]"],
+)
+def test_a_pointer_that_was_changed_leads_to_no_name(between: str) -> None:
+    kernel = ToyKernel(f"f:\n{between}\n.after:\nmov eax, [rdi]\nret\ng:\nret")
+    found = [step for block in kernel.graph(kernel.at["f"]).blocks.values() for step in block.steps]
+    assert found[-1].kind == LOAD
+
+
+def test_a_pointer_read_back_is_the_one_that_was_stored() -> None:
+    """What is behind [rdi] before and after it is replaced are different places."""
+    found = steps("mov rcx, [rdi]", "mov [rdi], rsi", "mov rdx, [rdi]", "mov [rcx], -5", "mov eax, [rdx]")
+    assert found[-2] == ("[[rdi+0x0]+0x0]", CONST, -5)
+    assert found[-1] == ("rax", COPY, "[rsi+0x0]")
+
+
+def test_pointers_are_followed_to_a_depth_of_three() -> None:
+    deep = ["mov rax, [rdi]", "mov rax, [rax]", "mov rax, [rax]", "mov rax, [rax]"]
+    assert [what for _, _, what in steps(*deep)] == ["[rdi+0x0]", "[[rdi+0x0]+0x0]", "[[[rdi+0x0]+0x0]+0x0]", None]
 
 
 def test_lea_is_arithmetic_on_one_register() -> None:
@@ -116,8 +174,8 @@ def test_arithmetic_on_a_slot_by_a_register_makes_it_unknown() -> None:
 
 def test_behind_a_changed_frame_pointer_its_slots_are_not_followed() -> None:
     """rbp is an ordinary register where it was not set from rsp; memory at it is then no slot."""
-    assert steps("mov rbp, rdi", "mov eax, [rbp-8]") == [("rbp", COPY, "rdi"), ("rax", LOAD, None)]
-    assert steps("mov rbp, rsp", "add rbp, 8", "mov eax, [rbp]")[-1] == ("rax", LOAD, None)
+    assert steps("mov rbp, rax", "mov eax, [rbp-8]") == [("rbp", COPY, "rax"), ("rax", LOAD, None)]
+    assert steps("mov rbp, rsp", "add rbp, 8", "mov eax, [rbp-16]")[-1] == ("rax", COPY, "stack-8")
 
 
 def test_slots_of_a_realigned_stack_are_none_of_the_frame_before() -> None:
@@ -149,6 +207,7 @@ def told(compare: str, jump: str) -> tuple[graph.Test | None, graph.Test | None]
         ("cmp rax, -4096", "jbe", ("rax", "not error", -4096), ("rax", "error", -4096)),
         ("test al, al", "je", ("rax", "==", 0), ("rax", "!=", 0)),
         ("cmp [rsp-8], 0", "jne", ("stack-8", "!=", 0), ("stack-8", "==", 0)),
+        ("cmp [rdi+8], 0", "jne", ("[rdi+0x8]", "!=", 0), ("[rdi+0x8]", "==", 0)),
     ],
 )
 def test_a_jump_tells_of_the_place_compared(
@@ -167,7 +226,7 @@ def test_a_jump_tells_of_the_place_compared(
         ("cmp ebx, 3", "js"),  # the sign of a difference that may overflow
         ("cmp al, 5", "je"),  # the lowest byte of the value alone
         ("test al, al", "js"),
-        ("cmp [rdi], 0", "je"),  # no place that is followed
+        ("cmp [rbx], 0", "je"),  # no place that is followed
         ("test eax, eax", "jp"),
     ],
 )

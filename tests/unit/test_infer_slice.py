@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -97,8 +98,26 @@ def test_a_conditional_move_may_take_either_value() -> None:
 
 
 def test_a_value_from_memory_is_the_errno_with_a_prior_only() -> None:
-    kernel = ToyKernel("f:\n.site:\nmov eax, [rdi+8]\nret")
+    kernel = ToyKernel("f:\n.site:\nmov eax, [rbx+8]\nret")
     assert at_exit(kernel) == {Origin(OriginKind.MEMORY, kernel.at["f.site"]): -3.0, OTHER: 0.0}
+
+
+def test_a_value_from_memory_with_a_name_may_have_been_put_there_by_the_function() -> None:
+    """The place is followed on; that somebody else wrote it keeps its prior."""
+    kernel = ToyKernel("f:\nmov rbx, rdi\n.store:\nmov [rdi+8], -22\ncall g\n.site:\nmov eax, [rbx+8]\nret\ng:\nret")
+    site, place = kernel.at["f.site"], "[rdi+0x8]"
+    assert at_exit(kernel, "f.site") == {Held(place, read=site): 0.0, Origin(OriginKind.MEMORY, site, place): -3.0}
+    found = slicer(kernel)
+    before = dict(found.through(found.graph.blocks[kernel.at["f"]], Held(place, read=site)))
+    assert before == {constant(kernel.at["f.store"]): 0.0}
+
+
+def test_an_error_taken_out_of_a_structure_is_named() -> None:
+    """As sock_error() does: exchange the member with zero, and negate."""
+    kernel = ToyKernel("f:\nxor eax, eax\n.site:\nxchg [rdi+544], eax\nneg eax\nret")
+    place = "[rdi+0x220]"
+    origin = Origin(OriginKind.MEMORY, kernel.at["f.site"], place)
+    assert at_exit(kernel) == {Held(place, (("neg", 0),), kernel.at["f.site"]): 0.0, origin: -3.0}
 
 
 def test_a_value_that_is_not_followed_is_the_errno_with_a_smaller_prior() -> None:
@@ -132,12 +151,38 @@ def test_a_register_that_callees_may_change_does_not_survive_a_call() -> None:
 
 
 def test_a_variable_that_a_callee_was_given_may_have_been_written_by_it() -> None:
-    """Both are possible: its old value survived, or the callee wrote the errno."""
-    kernel = ToyKernel("f:\npush rbx\n.site:\nmov [rsp], -22\nlea rdi, [rsp]\ncall g\nret\ng:\nret")
-    found = through(kernel, "f", "stack-8")
-    kinds = {state.kind for state in found if isinstance(state, Origin)}
-    assert kinds == {OriginKind.CONSTANT, OriginKind.MEMORY}
-    assert OTHER in found
+    """Both are possible: its old value survived, or the callee wrote the errno, as likely as is known of the callee."""
+    kernel = ToyKernel("f:\npush rbx\n.site:\nmov [rsp], -22\nlea rdi, [rsp]\n.call:\ncall g\nret\ng:\nret")
+    left = CallValue(-1.0, -2.0, ((Held("[rdi+0x0]"), -0.5),))
+    found = replace(slicer(kernel), left_in=lambda _, place: left if place == "[rdi+0x0]" else None)
+    assert dict(found.through(found.graph.blocks[kernel.at["f"]], Held("stack-8"))) == {
+        Origin(OriginKind.CALL, kernel.at["f"], "[rdi+0x0]"): -1.0,
+        OTHER: -2.0,
+        constant(kernel.at["f.site"]): -0.5,
+    }
+
+
+def test_a_variable_whose_address_another_callee_had_is_hardly_written_by_this_one() -> None:
+    kernel = ToyKernel(
+        "f:\npush rbx\nlea rdi, [rsp]\ncall g\n.site:\nmov [rsp], -22\nxor edi, edi\ncall g\nret\ng:\nret"
+    )
+    found = through(kernel, "f.site", "stack-8")
+    assert found[constant(kernel.at["f.site"])] == 0.0
+    assert found[Origin(OriginKind.MEMORY, slicer(kernel).graph.blocks[kernel.at["f.site"]].last)] == -6.0
+
+
+def test_an_argument_that_a_callee_just_returns_is_followed_in_its_caller() -> None:
+    kernel = ToyKernel("f:\n.site:\nmov edi, -22\ncall g\nret\ng:\nret")
+    found = replace(slicer(kernel), call_value=lambda _: CallValue(-9.0, -9.0, ((Held("rdi"), -0.1),)))
+    before = dict(found.through(found.graph.blocks[kernel.at["f"]], Held("rax")))
+    assert before[constant(kernel.at["f.site"])] == -0.1
+
+
+def test_a_walk_is_asked_for_what_it_leaves_in_memory() -> None:
+    """An out-parameter: `*err = -EINVAL` in a function that returns nothing."""
+    kernel = ToyKernel("f:\n.site:\nmov [rcx], -22\nxor eax, eax\nret")
+    found = replace(slicer(kernel), wanted="[rcx+0x0]")
+    assert dict(found.at_exit(found.graph.blocks[kernel.at["f"]])) == {constant(kernel.at["f.site"]): 0.0}
 
 
 def test_arithmetic_on_what_a_callee_returned_makes_its_origin_unknown() -> None:
