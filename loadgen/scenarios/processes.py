@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 
 from loadgen.scenario import Call, scenario
-from loadgen.setup import Setup
+from loadgen.setup import PAGE, Setup
 from loadgen.structures import (
     BpfMapAttributes,
     CapabilityData,
     CapabilityHeader,
     CloneArguments,
+    IoVector,
     ResourceLimit,
     SchedulingParameter,
 )
@@ -146,3 +147,35 @@ def prlimit64_einval(setup: Setup) -> Call:
 )
 def capset_eperm(setup: Setup) -> Call:
     return Call("capset", CapabilityHeader(CAPABILITY_VERSION_3, 0), CapabilityData(effective=CAP_CHOWN))
+
+
+@scenario(
+    "process-vm-readv-eperm",
+    "EPERM",
+    "An ordinary user reads init's memory. What refuses says EPERM, is heard as no, becomes EACCES, and is made EPERM "
+    "again.",
+)
+def process_vm_readv_eperm(setup: Setup) -> Call:
+    local, remote = IoVector(setup.anonymous_memory(PAGE), 8), IoVector(PAGE, 8)
+    setup.unprivileged()
+    return Call("process_vm_readv", INIT, local, 1, remote, 1, 0)
+
+
+@scenario(
+    "rt-sigqueueinfo-eperm",
+    "EPERM",
+    "A signal to init whose si_code says that kill() sent it, which only the kernel may say to others. Whether the "
+    "caller may signal init at all is never asked.",
+)
+def rt_sigqueueinfo_eperm(setup: Setup) -> Call:
+    return Call("rt_sigqueueinfo", INIT, 0, ctypes.create_string_buffer(128))
+
+
+@scenario(
+    "sched-setaffinity-einval",
+    "EINVAL",
+    "A set without any processor. Refused four calls below, with the task's run queue locked, after two more checks "
+    "with the same errno.",
+)
+def sched_setaffinity_einval(setup: Setup) -> Call:
+    return Call("sched_setaffinity", 0, 128, ctypes.create_string_buffer(128))
