@@ -1,72 +1,68 @@
-"""The road from end to end: record, analyze, and both. Read top to bottom."""
+"""The road from end to end: record, analyze, and both. Read top to bottom; the recording half is in acquire."""
 
 from __future__ import annotations
 
-import errno as errno_names
-import json
 import os
-import shutil
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from loadgen.build import loop_library
-from profiler import kaslr, lab, recording, tables
+import numpy as np
+
+from profiler import acquire, kaslr, lab, recording, tables
+from profiler.acquire import Look, Progress, RunRequest
 from profiler.conclude.analysis import Subject, conclude
 from profiler.debuginfo.c_preprocessor import Config, read_config
 from profiler.debuginfo.code import KernelCode, read_running_text
 from profiler.debuginfo.lines import LineTable
 from profiler.debuginfo.source import SourceTree
 from profiler.debuginfo.vmlinux import Vmlinux
-from profiler.errors import (
-    InputError,
-    MismatchError,
-    MissingError,
-    ProfilerError,
-    RecordError,
-    TargetError,
-    UsageError,
+from profiler.errors import InputError, MissingError, ProfilerError, UsageError
+from profiler.evidence import AUTO, EXACT, SAMPLES
+from profiler.model import (
+    LOGGED_REGISTERS,
+    Analysis,
+    Conclusion,
+    Effort,
+    ExecutionLog,
+    Kernel,
+    KernelId,
+    LoadResult,
+    Manifest,
+    PerfRecording,
+    Samples,
 )
-from profiler.lab import programs
-from profiler.model import MANIFEST_SCHEMA, Analysis, Kernel, KernelId, LoadResult, Manifest, PerfRecording
 from profiler.parse import annotated_samples, perf_annotate, perf_data, perf_script
 from profiler.syscalls import NUMBERS
-from profiler.target import Session, Target, open_target
+from profiler.target import open_target
 from profiler.target.local import Local
 
-Progress = Callable[[str, float | None], None]
-
-# What a guest may take for everything but the recording itself: set-up, collecting, under emulation on a busy machine.
-_GRACE_SECONDS = 120.0
-_LEAST_OF_ASKED = 0.5  # of the sampling rate, below which the user is told
-_GUEST_LOOP, _GUEST_JOB, _GUEST_PROGRAM = "/whyerrno/loop.so", "/work/job.json", "/whyerrno/load"
-
-
-@dataclass(frozen=True, slots=True)
-class RunRequest:
-    """What to record. Either `scenario`, or `program` with the system call and errno it repeats."""
-
-    target: str
-    scenario: str | None
-    syscall: str
-    errno: str
-    program: list[str] = field(default_factory=list)
-    files: list[Path] = field(default_factory=list)  # that the program needs on the target
-    seconds: float = 10.0
-    frequency: int = 8000
-    event: str = "auto"
+__all__ = ["Progress", "RunRequest", "analyze", "diagnose", "find_kernel", "open_case", "read_samples", "record"]
 
 
 def diagnose(request: RunRequest, out: Path, *, force: bool = False, progress: Progress) -> Analysis:
-    """Record and analyze. Raises MissingError before it records where the kernel has no debug info here."""
+    """Record until the verdict is decided, and analyze. Raises MissingError before it records where the kernel has no
+    debug info here."""
     recording.check_free(out, force=force)
-    _check_program(request)
+    acquire.check(request)
     target = open_target(request.target, progress=progress)
     target.check()
-    require_debug_info(target.kernel(), request.target)
-    return analyze(record(request, out, force=force, progress=progress), progress=progress)
+    acquire.evidence_for(request, target)
+    kernel = target.kernel()
+    require_debug_info(kernel, request.target)
+    assert kernel is not None
+    watch = _Watch(request, kernel, emulated=target.emulated)
+    acquire.record_on(target, request, out, force=force, decided=watch.is_decided, progress=progress)
+    return analyze(out, kernel=kernel, progress=progress)
+
+
+def record(request: RunRequest, out: Path, *, force: bool = False, progress: Progress) -> Path:
+    """Makes the Recording `out`, of all the time asked for, and returns it. Raises as `acquire.record_on`."""
+    recording.check_free(out, force=force)
+    acquire.check(request)
+    return acquire.record_on(
+        open_target(request.target, progress=progress), request, out, force=force, progress=progress
+    )
 
 
 def require_debug_info(kernel: Kernel | None, target: str) -> None:
@@ -82,161 +78,40 @@ def require_debug_info(kernel: Kernel | None, target: str) -> None:
     )
 
 
-def record(request: RunRequest, out: Path, *, force: bool = False, progress: Progress) -> Path:
-    """Makes the Recording `out` and returns it.
+class _Watch:
+    """Concludes from a recording while it goes on, to see whether it can end."""
 
-    Raises UsageError when `out` exists, MissingError, TargetError or RecordError when it cannot be made;
-    nothing appears under `out` then.
-    """
-    recording.check_free(out, force=force)
-    _check_program(request)
-    target = open_target(request.target, progress=progress)
-    kernel = target.kernel()
-    with recording.new_directory(out, force=force) as partial:
-        progress("starting the target", None)
-        _record_on(target, request, partial, progress)
-        progress("checking the recording", None)
-        if kernel is not None and kernel.config is not None and not (partial / recording.CONFIG).exists():
-            shutil.copyfile(kernel.config, partial / recording.CONFIG)
-        manifest = _manifest(request, partial, kernel, emulated=target.emulated)
-        recording.write_manifest(partial, manifest)
-        (partial / "record.json").unlink()
-    return out
+    def __init__(self, request: RunRequest, kernel: Kernel, *, emulated: bool) -> None:
+        self._request = request
+        self._kernel = kernel
+        self._emulated = emulated
+        self._case: Case | None = None
 
-
-def _record_on(target: Target, request: RunRequest, partial: Path, progress: Progress) -> None:
-    files: dict[str, Path] = {str(path): path.resolve() for path in request.files}
-    files = {name if name.startswith("/") else f"/work/{name}": path for name, path in files.items()}
-    if request.scenario:
-        files[_GUEST_LOOP] = loop_library(lab.cache_directory())
-    else:
-        files[_GUEST_PROGRAM] = _program(request.program[0])
-    with target.session(files) as session:
-        local_job = partial / "job.json"
-        local_job.write_text(json.dumps(_job(request, session)))
-        session.put(local_job, "job.json")
-        local_job.unlink()
-        output = partial / "out"
-        _run_recorder(session, request, progress)
-        session.get("out", output)
-        for file in output.iterdir():
-            file.rename(partial / file.name)
-        output.rmdir()
-        if session.console is not None and session.console.is_file():
-            (partial / recording.CONSOLE).write_bytes(session.console.read_bytes())
-
-
-def _check_program(request: RunRequest) -> None:
-    """Before anything is fetched or booted. Raises UsageError."""
-    if not request.scenario:
-        _program(request.program[0])
-
-
-def _program(name: str) -> Path:
-    found = shutil.which(name)
-    if found is not None:
-        programs.require_runnable(Path(found))
-        return Path(found).resolve()
-    if "/" not in name and Path(name).is_file():
-        raise UsageError(f"{name} is not among the programs of PATH", hint=f"give its path: ./{name}")
-    if Path(name).is_dir():
-        raise UsageError(f"{name} is a directory, not a program", hint="give the path of a program, as in ./repro")
-    if Path(name).exists():
-        raise UsageError(f"{name} is not executable", hint=f"chmod +x {name}")
-    raise UsageError(f"there is no program {name}", hint="give its path, as in ./repro")
-
-
-def _job(request: RunRequest, session: Session) -> dict[str, Any]:
-    program = [session.path(_GUEST_PROGRAM), *request.program[1:]] if request.program else []
-    return {
-        "syscall": request.syscall,
-        "syscall_number": NUMBERS["x86_64"][request.syscall],
-        "errno": request.errno,
-        "errno_number": getattr(errno_names, request.errno),
-        "scenario": request.scenario,
-        "program": program,
-        "seconds": request.seconds,
-        "frequency": request.frequency,
-        "event": request.event,
-        "loop_library": session.path(_GUEST_LOOP) if request.scenario else None,
-        "kernel_text": True,
-    }
-
-
-def _run_recorder(session: Session, request: RunRequest, progress: Progress) -> None:
-    """Raises what the recorder says went wrong on the target."""
-    last: dict[str, Any] = {}
-
-    def on_line(line: str) -> None:
+    def is_decided(self, look: Look) -> bool:
+        """False, too, where a look fails: if anything is wrong, the analysis of the whole recording says it."""
         try:
-            message = json.loads(line)
-        except ValueError:
-            return
-        if isinstance(message, dict):
-            if "progress" in message:
-                progress(str(message.get("phase", "recording")), float(message["progress"]))
-            else:
-                last.update(message)
+            if self._case is None:
+                self._case = self._open(look)
+            path = look.directory / recording.PERF_DATA
+            data = read_samples(path, salvage=True) if path.exists() else _no_samples()
+            analysis = self._case.conclude(data, look.execution)
+        except ProfilerError:
+            return False
+        return analysis.conclusion is Conclusion.NAMED and analysis.confidence >= self._request.confidence
 
-    argv = [session.python, "-m", "profiler.record", "job.json", "out"]
-    done = session.run(argv, timeout=request.seconds + _GRACE_SECONDS, on_line=on_line, name="the recording")
-    if "error" in last:
-        kinds: dict[str, type[ProfilerError]] = {"missing": MissingError, "usage": UsageError}
-        raise kinds.get(str(last.get("kind")), RecordError)(str(last["error"]), hint=str(last.get("hint", "")))
-    if done.exit_code or not last.get("done"):
-        tail = " ".join(done.output.split())[-300:]
-        raise TargetError(f"the recorder ended with status {done.exit_code}: {tail}")
-
-
-def _manifest(request: RunRequest, partial: Path, kernel: Kernel | None, *, emulated: bool) -> Manifest:
-    facts = json.loads((partial / "record.json").read_text())
-    data = perf_data.read(partial / recording.PERF_DATA)
-    warnings = [str(warning) for warning in facts["warnings"]]
-    if (partial / recording.CONFIG).exists():
-        warnings = [warning for warning in warnings if "configuration was not found" not in warning]
-    taken = len(data.samples.ip) / max(facts["seconds"], 0.001) / max(facts["cpus"], 1)
-    if facts["cpus"] == 1 and taken < _LEAST_OF_ASKED * facts["frequency"]:
-        warnings.append(f"{taken:.0f} samples a second were taken of the {facts['frequency']} asked for")
-    if data.decode_errors:
-        warnings.append(f"{len(data.decode_errors)} records of perf.data could not be decoded")
-    if kernel is not None and kernel.build_id and facts["build_id"] not in ("", kernel.build_id):
-        raise MismatchError(
-            f"the kernel that ran has build id {facts['build_id']}, its files here {kernel.build_id}",
-            hint="install the debug info of exactly the running kernel's package",
+    def _open(self, look: Look) -> Case:
+        request, kernel = self._request, self._kernel
+        subject = Subject(
+            syscall=request.syscall,
+            errno=request.errno,
+            errno_number=acquire.errno_number(request.errno),
+            kernel=KernelId(kernel.release, kernel.package_version, kernel.build_id, kernel.arch),
+            kaslr_offset=0,
+            emulated=self._emulated,
+            manifest=None,
+            load=LoadResult(0, 0.0, {}, look.load_pid, ""),
         )
-
-    return Manifest(
-        schema=MANIFEST_SCHEMA,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        syscall=request.syscall,
-        errno=request.errno,
-        errno_number=getattr(errno_names, request.errno),
-        scenario=request.scenario,
-        program=request.program,
-        target=request.target,
-        release=facts["release"],
-        package_version=kernel.package_version if kernel else "",
-        build_id=facts["build_id"] or (kernel.build_id if kernel else ""),
-        arch=facts["arch"],
-        kaslr_offset=_kaslr_offset(facts["addresses"], kernel),
-        event=facts["event"],
-        frequency=facts["frequency"],
-        seconds=facts["seconds"],
-        lost=data.lost,
-        throttled=data.throttled,
-        commands=facts["commands"],
-        tool_versions=facts["tool_versions"],
-        emulated=emulated,
-        warnings=warnings,
-    )
-
-
-def _kaslr_offset(addresses: dict[str, int], kernel: Kernel | None) -> int:
-    """Where the kernel was loaded, less where it was linked; 0 where there is no vmlinux to compare with."""
-    if kernel is None or kernel.vmlinux is None:
-        return 0
-    with Vmlinux(kernel.vmlinux) as vmlinux:
-        return addresses["_stext"] - vmlinux.symbol_address("_stext")
+        return _case(look.directory, kernel, subject)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,8 +124,8 @@ class Case:
     source: SourceTree | None
     config: Config | None
 
-    def conclude(self, data: PerfRecording) -> Analysis:
-        return conclude(self.subject, data, self.code, self.source, self.config)
+    def conclude(self, data: PerfRecording, execution: ExecutionLog | None = None) -> Analysis:
+        return conclude(self.subject, data, self.code, self.source, self.config, execution=execution)
 
 
 def open_case(directory: Path, *, kernel: Kernel | None = None, progress: Progress) -> Case:
@@ -259,28 +134,92 @@ def open_case(directory: Path, *, kernel: Kernel | None = None, progress: Progre
     load = recording.read_load(directory)
     kernel = kernel or find_kernel(manifest)
     progress("reading symbols", None)
-    code = _code(kernel, manifest.build_id, directory / recording.KERNEL_TEXT)
-    subject = _subject(manifest, load, _loaded_at(directory, code.vmlinux, manifest))
-    return Case(subject, code, _source(kernel, manifest), _config(directory, kernel))
+    return _case(directory, kernel, _subject(manifest, load))
 
 
-def analyze(directory: Path, *, kernel: Kernel | None = None, salvage: bool = False, progress: Progress) -> Analysis:
+def _case(directory: Path, kernel: Kernel, subject: Subject) -> Case:
+    code = _code(kernel, subject.kernel.build_id, directory / recording.KERNEL_TEXT)
+    subject = replace(subject, kaslr_offset=_loaded_at(directory, code.vmlinux, subject.manifest))
+    return Case(subject, code, _source(kernel), _config(directory, kernel))
+
+
+def analyze(
+    directory: Path,
+    *,
+    kernel: Kernel | None = None,
+    salvage: bool = False,
+    evidence: frozenset[str] = AUTO,
+    progress: Progress,
+) -> Analysis:
     """Concludes from the Recording `directory`, offline, and writes analysis.json into it.
 
-    With `salvage` samples that are cut short are taken as far as they are whole, and a warning says so.
+    evidence  what of the recording to use; AUTO: all that it holds
+    salvage   samples that are cut short are taken as far as they are whole, and a warning says so
+
     Raises MissingError where the kernel's vmlinux is not here, MismatchError where it is another's,
-    InputError where the recording is damaged.
+    InputError where the recording is damaged, UsageError where it does not hold the evidence asked for.
     """
     case = open_case(directory, kernel=kernel, progress=progress)
+    used = _evidence(directory, evidence)
     progress("reading samples", None)
-    data = read_samples(recording.samples_file(directory), salvage=salvage)
+    data = read_samples(recording.samples_file(directory), salvage=salvage) if SAMPLES in used else _no_samples()
+    execution = recording.read_execution_log(directory) if EXACT in used else None
     progress("weighing paths", None)
-    analysis = case.conclude(data)
+    analysis = replace(case.conclude(data, execution), effort=_effort(case.subject, used, data, execution))
     if salvage and data.decode_errors:
         analysis = replace(analysis, warnings=[*analysis.warnings, _salvaged(data)])
     recording.write_analysis(directory, analysis)
     tables.write_lines(directory, analysis)
     return analysis
+
+
+def _evidence(directory: Path, asked: frozenset[str]) -> frozenset[str]:
+    """What of `asked` to use. A recording that holds none is damaged, which reading its samples will say."""
+    logged = (directory / recording.EXECUTION_LOG).exists()
+    sampled = any((directory / name).exists() for name in recording.SAMPLES_FILES)
+    held = frozenset({EXACT} if logged else set()) | ({SAMPLES} if sampled or not logged else set())
+    if asked - held:
+        raise UsageError(
+            f"{directory} holds no {' and no '.join(sorted(asked - held))} evidence",
+            hint=f"it was recorded with --evidence {','.join(sorted(held, reverse=True))}",
+        )
+    return asked or held
+
+
+def _effort(
+    subject: Subject, used: frozenset[str], data: PerfRecording, execution: ExecutionLog | None
+) -> Effort | None:
+    """None for an import, of which it is not known how long it took."""
+    manifest = subject.manifest
+    if manifest is None or manifest.target == "import":
+        return None
+    calls = 0
+    if execution is not None and len(execution.address):
+        rax = execution.registers[:, LOGGED_REGISTERS.index("rax")]
+        entered = execution.address == execution.address[0]  # it begins with a call's first instruction
+        calls = int(np.count_nonzero(entered & (rax == NUMBERS["x86_64"][subject.syscall])))
+    return Effort(
+        evidence=sorted(used, reverse=True),
+        samples=len(data.samples.ip),
+        seconds=manifest.seconds if SAMPLES in used else 0.0,
+        calls=calls,
+        instructions=len(execution.address) if execution is not None else 0,
+        stopped_by=manifest.stopped_by,
+    )
+
+
+def _no_samples() -> PerfRecording:
+    """Of a recording that has none."""
+    none = {name: np.zeros(0, dtype) for name, dtype in _COLUMNS.items()}
+    samples = Samples(**none, chain_start=np.zeros(1, np.int64))
+    return PerfRecording(samples, events=(), comms=(), parents={}, lost=0, throttled=0)
+
+
+_COLUMNS: dict[str, type[np.generic]] = {
+    **{"ip": np.uint64, "time": np.uint64, "period": np.uint64, "chain": np.uint64},
+    **{"pid": np.int32, "tid": np.int32, "cpu": np.int32, "comm": np.int32},
+    **{"event": np.int16, "in_kernel": np.bool_},
+}
 
 
 def _salvaged(data: PerfRecording) -> str:
@@ -307,11 +246,13 @@ def _read_annotate(lines: Iterable[bytes]) -> PerfRecording:
     return annotated_samples.samples_of(perf_annotate.read(lines))
 
 
-def _loaded_at(directory: Path, vmlinux: Vmlinux, manifest: Manifest) -> int:
+def _loaded_at(directory: Path, vmlinux: Vmlinux, manifest: Manifest | None) -> int:
     """The KASLR offset: by the recorded kallsyms where there is one, since no vmlinux may have been at hand then."""
     path = directory / recording.KALLSYMS
     found = kaslr.of_kallsyms(path, vmlinux) if path.is_file() else None
-    return kaslr.checked(manifest.kaslr_offset, directory / recording.MANIFEST, vmlinux) if found is None else found
+    if found is not None or manifest is None:
+        return found or 0
+    return kaslr.checked(manifest.kaslr_offset, directory / recording.MANIFEST, vmlinux)
 
 
 def _config(directory: Path, kernel: Kernel) -> Config | None:
@@ -322,13 +263,13 @@ def _config(directory: Path, kernel: Kernel) -> Config | None:
     return None
 
 
-def _subject(manifest: Manifest, load: LoadResult, kaslr_offset: int) -> Subject:
+def _subject(manifest: Manifest, load: LoadResult) -> Subject:
     return Subject(
         syscall=manifest.syscall,
         errno=manifest.errno,
         errno_number=manifest.errno_number,
         kernel=KernelId(manifest.release, manifest.package_version, manifest.build_id, manifest.arch),
-        kaslr_offset=kaslr_offset,
+        kaslr_offset=0,
         emulated=manifest.emulated,
         manifest=manifest,
         load=load,
@@ -371,7 +312,7 @@ def _code(kernel: Kernel, build_id: str, text: Path) -> KernelCode:
     return KernelCode(vmlinux, lines, read_running_text(text))
 
 
-def _source(kernel: Kernel, manifest: Manifest | None) -> SourceTree | None:
+def _source(kernel: Kernel) -> SourceTree | None:
     """The kernel's source tree, or None; a tree of another version is refused."""
     if kernel.source is None:
         return None

@@ -1,7 +1,7 @@
 """The Recording directory: all that was captured on a target, raw, with a manifest.
 
     manifest.json   Manifest; written last
-    perf.data       perf record -a, with kernel callchains
+    perf.data       perf record -a, with kernel callchains (none of exact evidence alone)
     kallsyms        /proc/kallsyms of the kernel that ran
     load.json       LoadResult
     kernel.log      the kernel log of the time, one line each
@@ -60,6 +60,8 @@ EXECUTION_LOG = "execution.npz"
 ANALYSIS = "analysis.json"
 PERF_SCRIPT = "perf.script"  # in place of perf.data in an import: the text of perf script
 PERF_ANNOTATE = "perf.annotate"  # or of perf annotate --stdio
+
+SAMPLES_FILES = (PERF_SCRIPT, PERF_ANNOTATE, PERF_DATA)
 
 _YOUNG_SECONDS = 5.0
 
@@ -169,7 +171,7 @@ def data_name(data: Path) -> str:
 
 def samples_file(directory: Path) -> Path:
     """The file of perf's in a Recording. Raises InputError where there is none."""
-    for name in (PERF_SCRIPT, PERF_ANNOTATE, PERF_DATA):
+    for name in SAMPLES_FILES:
         if (directory / name).exists():
             return directory / name
     raise InputError(f"{directory / PERF_DATA} is missing", hint="the recording is not whole; record again")

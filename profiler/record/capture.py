@@ -127,7 +127,7 @@ class Capture:
         if self.job.kernel_text:
             self._read_text(addresses["_stext"], addresses["_etext"])
         entry = kallsyms.address_of(symbols, SYSCALL_ENTRY)
-        progress.say({"load": load.pid, "addresses": addresses, "syscall_entry": entry})
+        progress.say({"load": load.pid, "syscall_entry": entry})
         self._finish_phase("read the kernel's text", BEGINS)
 
     def _read_text(self, start: int, end: int) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from profiler import pipeline, recording
+from profiler import acquire, pipeline, recording
 from profiler.errors import InputError, MismatchError, MissingError, ProfilerError, RecordError, TargetError, UsageError
+from profiler.evidence import SAMPLES
 from profiler.model import Kernel
 from profiler.target.session import Completed
 from tests.unit.elf_image import FUNC, NOTYPE, TEXT, Image
@@ -104,7 +105,11 @@ def request(**changes: Any) -> pipeline.RunRequest:
 def recorded(session: FakeSession, directory: Path, **changes: Any) -> list[tuple[str, float | None]]:
     """The progress that was told."""
     told: list[tuple[str, float | None]] = []
-    pipeline._record_on(FakeTarget(session), request(**changes), directory, lambda *step: told.append(step))
+    asked = request(**changes)
+    following = acquire._Following(
+        asked, asked.evidence or frozenset({SAMPLES}), directory, None, lambda *step: told.append(step)
+    )
+    acquire._record(FakeTarget(session), following, directory)
     return told
 
 
@@ -151,7 +156,7 @@ def made(tmp_path: Path, kernel: Kernel | None = None, **facts: Any) -> Any:
     session = FakeSession()
     session.facts.update(facts)
     recorded(session, tmp_path)
-    return pipeline._manifest(request(), tmp_path, kernel, emulated=True)
+    return acquire._manifest(request(), tmp_path, kernel, emulated=True)
 
 
 def toy_kernel(directory: Path, build_id: str = "ab" * 20) -> Kernel:

@@ -1,0 +1,358 @@
+"""The recording half of the road: a target, the recorder on it, and evidence taken until the verdict is decided.
+
+The recorder (profiler.record) samples, and says when there is something to look at; whoever asked for the recording
+looks, and says whether that is enough. An emulated guest is asked for its execution log as well, while the load runs
+on without samples.
+"""
+
+from __future__ import annotations
+
+import errno as errno_names
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from loadgen.build import loop_library
+from profiler import evidence, lab, recording
+from profiler.debuginfo.vmlinux import Vmlinux
+from profiler.errors import MismatchError, MissingError, ProfilerError, RecordError, TargetError, UsageError
+from profiler.evidence import EXACT, SAMPLES
+from profiler.lab import programs, qemu
+from profiler.model import MANIFEST_SCHEMA, ExecutionLog, Kernel, Manifest
+from profiler.parse import exec_log, perf_data
+from profiler.syscalls import NUMBERS
+from profiler.target import Session, Target
+
+Progress = Callable[[str, float | None], None]
+
+# What a guest may take for everything but the recording itself: set-up, collecting, under emulation on a busy machine.
+_GRACE_SECONDS = 120.0
+_LEAST_OF_ASKED = 0.5  # of the sampling rate, below which the user is told
+_GUEST_LOOP, _GUEST_JOB, _GUEST_PROGRAM = "/whyerrno/loop.so", "/work/job.json", "/whyerrno/load"
+_LOOK_GROWTH = 1.5  # each look has half as many samples again as the one before
+_REPLAY_SECONDS = 60.0  # that a log may take, and the load go on for it
+_REPLAYED_CALLS = 8
+_REPLAYED_INSTRUCTIONS = 500_000  # at most: half a gigabyte of log, and ten seconds
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What to record. Either `scenario`, or `program` with the system call and errno it repeats."""
+
+    target: str
+    scenario: str | None
+    syscall: str
+    errno: str
+    program: list[str] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)  # that the program needs on the target
+    seconds: float = 10.0  # of sampling, at most
+    frequency: int = 8000
+    event: str = "auto"
+    evidence: frozenset[str] = evidence.AUTO
+    confidence: float = 0.95  # of a verdict that ends the recording early
+    least_seconds: float = 2.0  # of sampling before the first look
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What there is of a recording while it goes on."""
+
+    directory: Path  # perf.data so far (none without sampling), kallsyms, kernel_text
+    load_pid: int
+    execution: ExecutionLog | None
+
+
+Decided = Callable[[Look], bool]  # whether a look is enough
+
+
+def check(request: RunRequest) -> None:
+    """Before anything is fetched or booted. Raises UsageError, and MissingError where the evidence cannot be had."""
+    if not request.scenario:
+        _program(request.program[0])
+    if EXACT in request.evidence and request.target == "local":
+        raise MissingError(
+            "exact evidence is an emulator's log, and the target is this machine itself",
+            hint="choose a guest, as in --target vm:6.1, or --evidence samples",
+        )
+
+
+def evidence_for(request: RunRequest, target: Target) -> frozenset[str]:
+    """What to take on `target`. Raises MissingError where it cannot give what was asked for."""
+    if request.evidence == evidence.AUTO:
+        return frozenset({SAMPLES, EXACT}) if target.emulated else frozenset({SAMPLES})
+    if EXACT in request.evidence and not target.emulated:
+        raise MissingError(
+            f"exact evidence is an emulator's log, and the guest of {request.target} runs under KVM",
+            hint=f"set {qemu.ACCELERATOR_VARIABLE}=tcg to have it emulated, or --evidence samples",
+        )
+    return request.evidence
+
+
+def record_on(
+    target: Target,
+    request: RunRequest,
+    out: Path,
+    *,
+    force: bool = False,
+    decided: Decided | None = None,
+    progress: Progress,
+) -> Path:
+    """Makes the Recording `out` and returns it. Without `decided` all of the time asked for is sampled.
+
+    Raises UsageError when `out` exists, MissingError, TargetError or RecordError when it cannot be made;
+    nothing appears under `out` then.
+    """
+    taken = evidence_for(request, target)
+    kernel = target.kernel()
+    with recording.new_directory(out, force=force) as partial:
+        progress("starting the target", None)
+        following = _Following(request, taken, partial, decided, progress)
+        _record(target, following, partial)
+        progress("checking the recording", None)
+        if kernel is not None and kernel.config is not None and not (partial / recording.CONFIG).exists():
+            shutil.copyfile(kernel.config, partial / recording.CONFIG)
+        manifest = _manifest(request, partial, kernel, emulated=target.emulated)
+        manifest = replace(
+            manifest, warnings=[*manifest.warnings, *following.warnings], stopped_by=following.stopped_by
+        )
+        recording.write_manifest(partial, manifest)
+        (partial / "record.json").unlink()
+    return out
+
+
+def _record(target: Target, following: _Following, partial: Path) -> None:
+    request = following.request
+    files: dict[str, Path] = {str(path): path.resolve() for path in request.files}
+    files = {name if name.startswith("/") else f"/work/{name}": path for name, path in files.items()}
+    if request.scenario:
+        files[_GUEST_LOOP] = loop_library(lab.cache_directory())
+    else:
+        files[_GUEST_PROGRAM] = _program(request.program[0])
+    with target.session(files) as session:
+        local_job = partial / "job.json"
+        local_job.write_text(json.dumps(following.job(session)))
+        session.put(local_job, "job.json")
+        local_job.unlink()
+        following.run(session)
+        _fetch(session, partial / "out")
+        for file in (partial / "out").iterdir():
+            file.rename(partial / file.name)
+        (partial / "out").rmdir()
+        if session.console is not None and session.console.is_file():
+            (partial / recording.CONSOLE).write_bytes(session.console.read_bytes())
+
+
+def _fetch(session: Session, into: Path) -> None:
+    """All that the recorder wrote. What was fetched before goes first: it may still be mapped into memory."""
+    shutil.rmtree(into, ignore_errors=True)
+    session.get("out", into)
+
+
+class _Following:
+    """Follows the recorder on the target: passes its progress on, takes the execution log when the time for it has
+    come, has the evidence looked at, and tells the recorder when it is enough."""
+
+    def __init__(
+        self, request: RunRequest, taken: frozenset[str], partial: Path, decided: Decided | None, progress: Progress
+    ) -> None:
+        self.request = request
+        self.warnings: list[str] = []
+        self.stopped_by = "time"
+        self._taken = taken
+        self._partial = partial
+        self._decided = decided
+        self._progress = progress
+        self._execution: ExecutionLog | None = None
+        self._load: dict[str, Any] = {}  # {"load": 118, "syscall_entry": 18446744071572881408}
+        self._last: dict[str, Any] = {}
+
+    def job(self, session: Session) -> dict[str, Any]:
+        request = self.request
+        program = [session.path(_GUEST_PROGRAM), *request.program[1:]] if request.program else []
+        return {
+            "syscall": request.syscall,
+            "syscall_number": NUMBERS["x86_64"][request.syscall],
+            "errno": request.errno,
+            "errno_number": errno_number(request.errno),
+            "scenario": request.scenario,
+            "program": program,
+            "seconds": request.seconds if SAMPLES in self._taken else 0,
+            "looks": _looks(request) if SAMPLES in self._taken and self._decided is not None else [],
+            "replay_seconds": _REPLAY_SECONDS if EXACT in self._taken else 0,
+            "frequency": request.frequency,
+            "event": request.event,
+            "loop_library": session.path(_GUEST_LOOP) if request.scenario else None,
+            "kernel_text": True,
+        }
+
+    def run(self, session: Session) -> None:
+        """Raises what the recorder says went wrong on the target."""
+        argv = [session.python, "-m", "profiler.record", "job.json", "out"]
+        seconds = self.request.seconds + _GRACE_SECONDS + (_REPLAY_SECONDS if EXACT in self._taken else 0)
+        done = session.run(argv, timeout=seconds, on_line=lambda line: self._read(line, session), name="the recording")
+        if "error" in self._last:
+            kinds: dict[str, type[ProfilerError]] = {"missing": MissingError, "usage": UsageError}
+            kind = kinds.get(str(self._last.get("kind")), RecordError)
+            raise kind(str(self._last["error"]), hint=str(self._last.get("hint", "")))
+        if done.exit_code or not self._last.get("done"):
+            tail = " ".join(done.output.split())[-300:]
+            raise TargetError(f"the recorder ended with status {done.exit_code}: {tail}")
+
+    def _read(self, line: str, session: Session) -> None:
+        try:
+            message = json.loads(line)
+        except ValueError:
+            return
+        if not isinstance(message, dict):
+            return
+        if "progress" in message:
+            self._progress(str(message.get("phase", "recording")), float(message["progress"]))
+        elif "load" in message:
+            self._load = message
+        elif "replay" in message:
+            self._replay(session)
+        elif "sampled" in message:
+            # Before the replay there is no need to look: it takes no longer than a look.
+            if EXACT not in self._taken or self._execution is not None:
+                self._look(session)
+            if self.stopped_by != "time":
+                self._order(session, "enough")
+        else:
+            self._last.update(message)
+
+    def _replay(self, session: Session) -> None:
+        try:
+            self._execution = self._log(session)
+            recording.write_execution_log(self._partial, self._execution)
+        except (MissingError, TargetError, RecordError) as error:
+            if EXACT in self.request.evidence:
+                raise
+            self._taken -= {EXACT}
+            self.warnings.append(f"there is no execution log: {error}")
+        if SAMPLES not in self._taken:
+            self.stopped_by = "replay"
+        elif self._execution is not None:
+            self._look(session)
+        self._order(session, "replayed" if self.stopped_by == "time" else "enough")
+
+    def _log(self, session: Session) -> ExecutionLog:
+        entry, number = self._load.get("syscall_entry"), NUMBERS["x86_64"][self.request.syscall]
+        if entry is None:
+            raise RecordError("the kernel has no entry_SYSCALL_64, where an execution log begins")
+        with session.execution_log(seconds=_REPLAY_SECONDS / 2) as pieces:
+            log = exec_log.read(pieces, entry=entry, number=number, calls=_REPLAYED_CALLS, most=_REPLAYED_INSTRUCTIONS)
+        if not len(log.address):
+            raise RecordError("the load made no call while it was logged", hint="it ended, or it sleeps; try again")
+        if log.decode_errors:
+            self.warnings.append(f"{len(log.decode_errors)} records of the execution log could not be decoded")
+        return log
+
+    def _look(self, session: Session) -> None:
+        if self._decided is None or self.stopped_by != "time":
+            return
+        directory = self._partial / "look"
+        _fetch(session, directory)
+        try:
+            enough = self._decided(Look(directory, int(self._load["load"]), self._execution))
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+        if enough:
+            self.stopped_by = "verdict"
+
+    def _order(self, session: Session, word: str) -> None:
+        order = self._partial / word
+        order.touch()
+        session.put(order, word)
+        order.unlink()
+
+
+def errno_number(name: str) -> int:
+    number: int = getattr(errno_names, name)
+    return number
+
+
+def _looks(request: RunRequest) -> list[float]:
+    """Seconds of sampling after which to look; the end of all is none of them."""
+    found = []
+    seconds = request.least_seconds
+    while seconds < request.seconds:
+        found.append(round(seconds, 3))
+        seconds *= _LOOK_GROWTH
+    return found
+
+
+def _program(name: str) -> Path:
+    found = shutil.which(name)
+    if found is not None:
+        programs.require_runnable(Path(found))
+        return Path(found).resolve()
+    if "/" not in name and Path(name).is_file():
+        raise UsageError(f"{name} is not among the programs of PATH", hint=f"give its path: ./{name}")
+    if Path(name).is_dir():
+        raise UsageError(f"{name} is a directory, not a program", hint="give the path of a program, as in ./repro")
+    if Path(name).exists():
+        raise UsageError(f"{name} is not executable", hint=f"chmod +x {name}")
+    raise UsageError(f"there is no program {name}", hint="give its path, as in ./repro")
+
+
+def _manifest(request: RunRequest, partial: Path, kernel: Kernel | None, *, emulated: bool) -> Manifest:
+    facts = json.loads((partial / "record.json").read_text())
+    if kernel is not None and kernel.build_id and facts["build_id"] not in ("", kernel.build_id):
+        raise MismatchError(
+            f"the kernel that ran has build id {facts['build_id']}, its files here {kernel.build_id}",
+            hint="install the debug info of exactly the running kernel's package",
+        )
+    warnings = [str(warning) for warning in facts["warnings"]]
+    if (partial / recording.CONFIG).exists():
+        warnings = [warning for warning in warnings if "configuration was not found" not in warning]
+    lost = throttled = 0
+    if (partial / recording.PERF_DATA).exists():
+        data = perf_data.read(partial / recording.PERF_DATA)
+        lost, throttled = data.lost, data.throttled
+        warnings += _warnings(facts, len(data.samples.ip), len(data.decode_errors))
+    return Manifest(
+        schema=MANIFEST_SCHEMA,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        syscall=request.syscall,
+        errno=request.errno,
+        errno_number=errno_number(request.errno),
+        scenario=request.scenario,
+        program=request.program,
+        target=request.target,
+        release=facts["release"],
+        package_version=kernel.package_version if kernel else "",
+        build_id=facts["build_id"] or (kernel.build_id if kernel else ""),
+        arch=facts["arch"],
+        kaslr_offset=_kaslr_offset(facts["addresses"], kernel),
+        event=facts["event"],
+        frequency=facts["frequency"],
+        seconds=facts["seconds"],
+        lost=lost,
+        throttled=throttled,
+        commands=facts["commands"],
+        tool_versions=facts["tool_versions"],
+        emulated=emulated,
+        warnings=warnings,
+    )
+
+
+def _warnings(facts: dict[str, Any], samples: int, decode_errors: int) -> list[str]:
+    warnings = []
+    taken = samples / max(facts["seconds"], 0.001) / max(facts["cpus"], 1)
+    if facts["cpus"] == 1 and taken < _LEAST_OF_ASKED * facts["frequency"]:
+        warnings.append(f"{taken:.0f} samples a second were taken of the {facts['frequency']} asked for")
+    if decode_errors:
+        warnings.append(f"{decode_errors} records of perf.data could not be decoded")
+    return warnings
+
+
+def _kaslr_offset(addresses: dict[str, int], kernel: Kernel | None) -> int:
+    """Where the kernel was loaded, less where it was linked; 0 where there is no vmlinux to compare with."""
+    if kernel is None or kernel.vmlinux is None:
+        return 0
+    with Vmlinux(kernel.vmlinux) as vmlinux:
+        return addresses["_stext"] - vmlinux.symbol_address("_stext")
