@@ -31,9 +31,11 @@ def run(name: str, library: str, seconds: str) -> int:
 
 
 def traces() -> list[str]:
-    """What a load must not leave behind: files, cgroups, a changed console level."""
+    """What a load must not leave behind: files, cgroups, IPC objects, a changed console level."""
     left = [str(path) for path in Path("/tmp").glob("whyerrno-*")]
     left += [str(path) for path in Path("/sys/fs/cgroup").glob("whyerrno-*")]
+    for kind in ("sem", "msg", "shm"):
+        left += [f"{kind} {line.split()[0]}" for line in Path(f"/proc/sysvipc/{kind}").read_text().splitlines()[1:]]
     return [*left, Path("/proc/sys/kernel/printk").read_text().split()[0]]
 
 
