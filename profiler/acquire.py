@@ -164,7 +164,7 @@ class _Following:
         self.stopped_by = "time"
         self._taken = taken
         self._partial = partial
-        self._decided = decided
+        self._decided = decided if _looks(request) else None
         self._progress = progress
         self._execution: ExecutionLog | None = None
         self._load: dict[str, Any] = {}  # {"load": 118, "syscall_entry": 18446744071572881408}
@@ -181,7 +181,7 @@ class _Following:
             "scenario": request.scenario,
             "program": program,
             "seconds": request.seconds if SAMPLES in self._taken else 0,
-            "looks": _looks(request) if SAMPLES in self._taken and self._decided is not None else [],
+            "looks": _looks(request) if SAMPLES in self._taken and self._decided else [],
             "replay_seconds": _REPLAY_SECONDS if EXACT in self._taken else 0,
             "frequency": request.frequency,
             "event": request.event,

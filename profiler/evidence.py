@@ -11,6 +11,7 @@ from profiler.errors import UsageError
 
 SAMPLES, EXACT = "samples", "exact"
 AUTO: frozenset[str] = frozenset()
+CHOICES = ("auto", SAMPLES, EXACT, f"{SAMPLES},{EXACT}")
 
 
 def parse(text: str) -> frozenset[str]:
@@ -20,5 +21,7 @@ def parse(text: str) -> frozenset[str]:
         return AUTO
     for word in words:
         if word not in (SAMPLES, EXACT):
-            raise UsageError(f"{word!r} is no kind of evidence", hint="auto, samples, exact, or samples,exact")
+            raise UsageError(
+                f"{word!r} is no kind of evidence", hint=f"there is {', '.join(CHOICES[:-1])}, {CHOICES[-1]}"
+            )
     return frozenset(words)

@@ -3,7 +3,10 @@
 scenarios = ["bind-eaddrinuse", "openat-enoent"]    # or "all"
 targets = ["vm:5.10", "vm:6.1"]
 repeats = 1          # the rest may be left out; these are the defaults
-seconds = 10.0
+evidence = "auto"    # or "samples", "exact", "samples,exact"
+confidence = 0.95    # of a verdict that ends a recording early
+least_seconds = 2.0  # of sampling
+seconds = 10.0       # of sampling, at most
 frequency = 8000
 event = "auto"
 timeout = 900.0      # seconds for one whole run, boot and analysis included
@@ -19,9 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from profiler import evidence
 from profiler.errors import InputError, UsageError
 
 ALL = "all"
+# What a run takes over from its campaign.
+_SETTINGS = ("seconds", "frequency", "event", "timeout", "evidence", "confidence", "least_seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,9 @@ class Campaign:
     frequency: int = 8000
     event: str = "auto"
     timeout: float = 900.0
+    evidence: str = "auto"
+    confidence: float = 0.95
+    least_seconds: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,9 @@ class PlannedRun:
     frequency: int
     event: str
     timeout: float
+    evidence: str = "auto"
+    confidence: float = 0.95
+    least_seconds: float = 2.0
 
     @property
     def name(self) -> str:
@@ -70,6 +82,7 @@ def read(path: Path, *, all_scenarios: Sequence[str]) -> Campaign:
         table[key] = _names(path, key, table.get(key))
     for key in known.keys() & table.keys() - {"scenarios", "targets"}:
         table[key] = _setting(path, key, table[key], known[key].default)
+    _check_evidence(path, table.get("evidence", "auto"))
     return Campaign(**table)
 
 
@@ -93,10 +106,18 @@ def _setting(path: Path, key: str, value: Any, default: Any) -> Any:
     return value
 
 
+def _check_evidence(path: Path, text: str) -> None:
+    try:
+        evidence.parse(text)
+    except UsageError as error:
+        raise InputError(f"{path}: evidence: {error}", hint=error.hint) from error
+
+
 def runs(campaign: Campaign) -> list[PlannedRun]:
     """Every run, targets changing fastest, so that parallel runs boot different kernels."""
+    settings = {name: getattr(campaign, name) for name in _SETTINGS}
     planned = [
-        PlannedRun(scenario, target, repeat, campaign.seconds, campaign.frequency, campaign.event, campaign.timeout)
+        PlannedRun(scenario, target, repeat, **settings)
         for repeat in range(1, campaign.repeats + 1)
         for scenario in campaign.scenarios
         for target in campaign.targets

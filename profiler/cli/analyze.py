@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from profiler import evidence as kinds
 from profiler.cli.output import json_option, salvage_option
 from profiler.cli.progress import show_progress
 from profiler.cli.root import EXIT_STATUS, Settings, common_options
@@ -19,6 +20,7 @@ from profiler.model import Kernel, Manifest
 Examples:
   whyerrno analyze runs/bind-6.1
   whyerrno analyze runs/bind-6.1 --json --no-report
+  whyerrno analyze runs/bind-6.1 --evidence samples
   whyerrno analyze runs/from-elsewhere --vmlinux ~/vmlinux --source ~/src/linux
 
 """
@@ -35,6 +37,13 @@ Examples:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Its source tree, same version.",
 )
+@click.option(
+    "--evidence",
+    type=click.Choice(kinds.CHOICES),
+    default="auto",
+    show_default=True,
+    help="What of the recording to use: its samples, its exact log; auto uses all it holds.",
+)
 @salvage_option
 @click.option("--report/--no-report", default=True, show_default=True, help="Write report.html and the PNGs.")
 @json_option
@@ -46,6 +55,7 @@ def command(
     run: Path,
     vmlinux: Path | None,
     source: Path | None,
+    evidence: str,
     salvage: bool,
     report: bool,
     as_json: bool,
@@ -58,7 +68,9 @@ def command(
 
     given = given_kernel(recording.read_manifest(run), vmlinux, source) if vmlinux or source else None
     with show_progress(quiet=settings.quiet) as progress:
-        analysis = pipeline.analyze(run, kernel=given, salvage=salvage, progress=progress)
+        analysis = pipeline.analyze(
+            run, kernel=given, salvage=salvage, evidence=kinds.parse(evidence), progress=progress
+        )
     return conclude(analysis, run, as_json=as_json, report=report)
 
 

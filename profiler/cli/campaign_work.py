@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from profiler import evidence
 from profiler.campaign.plan import PlannedRun
 from profiler.cli.names import find_scenario
 from profiler.cli.progress import Progress
@@ -25,6 +26,9 @@ def diagnose(run: PlannedRun, directory: Path, progress: Progress) -> None:
         seconds=run.seconds,
         frequency=run.frequency,
         event=run.event,
+        evidence=evidence.parse(run.evidence),
+        confidence=run.confidence,
+        least_seconds=run.least_seconds,
     )
     analysis = pipeline.diagnose(request, directory, force=True, progress=progress)
     progress("writing the report", None)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from profiler import evidence as kinds
 from profiler.cli.names import (
     TARGET_HELP,
     check_errno,
@@ -31,6 +32,7 @@ Examples:
   whyerrno run --scenario io-uring-setup-enomem --target vm:7.3
   whyerrno run --syscall bind --errno EADDRINUSE --target vm:6.1 -o runs/mine -- ./repro 5
   whyerrno run --scenario openat-enoent --target vm:6.1 --json --no-report
+  whyerrno run --scenario openat-enoent --target vm:6.1 --evidence exact
 
 """
     + EXIT_STATUS
@@ -46,7 +48,28 @@ Examples:
     help="Directory of the run.  [default: runs/SCENARIO-TARGET-TIME]",
 )
 @click.option(
-    "--seconds", type=click.FloatRange(0.1, 3600), default=10.0, show_default=True, help="How long to record."
+    "--evidence",
+    type=click.Choice(kinds.CHOICES),
+    default="auto",
+    show_default=True,
+    help="samples are perf's; exact is an emulated guest's own log of a few calls; auto takes what settles it fastest.",
+)
+@click.option(
+    "--confidence",
+    type=click.FloatRange(0.5, 1.0),
+    default=0.95,
+    show_default=True,
+    help="Of a verdict that ends the recording before its time; 1 ends none.",
+)
+@click.option(
+    "--least-seconds",
+    type=click.FloatRange(0.1, 3600),
+    default=2.0,
+    show_default=True,
+    help="How long to sample before the first look at the verdict.",
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0.1, 3600), default=10.0, show_default=True, help="How long to sample at most."
 )
 @click.option(
     "--frequency",
@@ -82,6 +105,9 @@ def command(
     errno: str | None,
     target: str,
     output: Path | None,
+    evidence: str,
+    confidence: float,
+    least_seconds: float,
     seconds: float,
     frequency: int,
     event: str,
@@ -95,6 +121,9 @@ def command(
 
     The load is a scenario of the project (`whyerrno scenarios`), or a PROGRAM of your own that repeats the failing
     call by itself; into a guest goes the program with its shared libraries and every --file.
+
+    Recording ends as soon as a look at what there is shows a verdict of the --confidence asked for: after
+    --least-seconds at the earliest, after --seconds at the latest.
     """
     what, syscall, errno = check_load(scenario, syscall, errno, program)
     from profiler import pipeline
@@ -109,6 +138,9 @@ def command(
         seconds=seconds,
         frequency=frequency,
         event=event,
+        evidence=kinds.parse(evidence),
+        confidence=confidence,
+        least_seconds=least_seconds,
     )
     directory = output or default_output(what, target)
     with show_progress(quiet=settings.quiet) as progress:

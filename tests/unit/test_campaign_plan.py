@@ -32,10 +32,12 @@ def test_all_stands_for_every_scenario(tmp_path: Path) -> None:
 
 
 def test_settings_reach_every_run(tmp_path: Path) -> None:
-    """Seconds (a whole number will do), frequency, event and timeout of the file are those of its runs."""
+    """Seconds (a whole number will do), frequency, evidence and the rest of the file are those of its runs."""
     text = 'scenarios = "all"\ntargets = ["local"]\nseconds = 3\nfrequency = 99\nevent = "cycles"\ntimeout = 7.5\n'
+    text += 'evidence = "exact"\nconfidence = 0.9\nleast_seconds = 1\n'
     for run in plan.runs(read(tmp_path, text)):
         assert (run.seconds, run.frequency, run.event, run.timeout) == (3.0, 99, "cycles", 7.5)
+        assert (run.evidence, run.confidence, run.least_seconds) == ("exact", 0.9, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +53,7 @@ def test_settings_reach_every_run(tmp_path: Path) -> None:
         ('scenarios = ["x"]\ntargets = ["local"]\nrepeats = true', "repeats must be a whole number above 0"),
         ('scenarios = ["x"]\ntargets = ["local"]\nseconds = "ten"', "seconds must be a number above 0"),
         ('scenarios = ["x"]\ntargets = ["local"]\nevent = 5', "event must be a string"),
+        ('scenarios = ["x"]\ntargets = ["local"]\nevidence = "hearsay"', "'hearsay' is no kind of evidence"),
     ],
 )
 def test_a_wrong_file_is_refused_by_what_is_wrong_in_it(tmp_path: Path, text: str, says: str) -> None:
