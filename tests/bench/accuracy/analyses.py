@@ -1,0 +1,175 @@
+"""Recordings analyzed from each kind of evidence, several at once; what was concluded before is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from profiler import pipeline, recording
+from profiler.campaign import plan
+from profiler.errors import ProfilerError
+from profiler.model import Analysis, PerfRecording
+from tests import truth
+from tests.bench.accuracy.judging import Prefix, Row, expected, failed, judge
+
+FOLDER = "analyses"
+EVIDENCE = ("samples", "exact", "default")
+PREFIX_SECONDS = (0.5, 1.0, 2.0, 5.0)  # and the whole
+PREFIXES, SECONDS = "prefixes.json", "seconds.json"
+_JUDGED = ("conclusion", "reason", "error_site", "branch", "confidence", "samples")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A recording of a scenario whose truth is known, and the directory its analyses go to, below EVIDENCE/."""
+
+    directory: Path
+    out: Path  # analyses/
+    name: str  # relative to out / EVIDENCE
+    scenario: str
+    package_version: str
+
+    def analysis_in(self, evidence: str) -> Path:
+        return self.out / evidence / self.name
+
+
+def find(directories: Iterable[Path], out: Path, scenarios: list[str]) -> list[Found]:
+    """Every whole recording in the directories; those of one kernel together."""
+    found = []
+    for top in directories:
+        for path in sorted(top.rglob(recording.MANIFEST)):
+            directory = path.parent
+            if FOLDER in directory.relative_to(top).parts:
+                continue
+            manifest = recording.read_manifest(directory)
+            scenario = manifest.scenario or ""
+            if scenarios != [plan.ALL] and scenario not in scenarios:
+                continue
+            if not _has_truth(scenario, manifest.package_version):
+                print(f"{directory}: no truth for {scenario or 'it'} on {manifest.package_version}", flush=True)
+                continue
+            name = str(Path(top.resolve().name) / directory.relative_to(top))
+            found.append(Found(directory.resolve(), out.resolve(), name, scenario, manifest.package_version))
+    return sorted(found, key=lambda one: (one.package_version, one.scenario, one.name))
+
+
+def _has_truth(scenario: str, package_version: str) -> bool:
+    return scenario in truth.scenarios() and package_version in truth.load(scenario)
+
+
+def conclude_all(found: list[Found], evidence: list[str], *, jobs: int, again: bool) -> Iterator[Row]:
+    """Rows as they come. An analysis that raises is a row, too."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=jobs, mp_context=context) as pool:
+        pending = [pool.submit(conclude, one, evidence, again=again) for one in found]
+        try:
+            for done in as_completed(pending):
+                yield from done.result()
+        finally:
+            for one in pending:
+                one.cancel()
+
+
+def conclude(one: Found, evidence: list[str], *, again: bool) -> list[Row]:
+    """The rows of one recording; of one without an execution log, samples are all there is to conclude from."""
+    has_log = (one.directory / recording.EXECUTION_LOG).exists()
+    wanted = [kind for kind in EVIDENCE if kind in evidence and (has_log or kind == "samples")]
+    return [_row(one, kind, again=again) for kind in wanted]
+
+
+def _row(one: Found, kind: str, *, again: bool) -> Row:
+    true = truth.load(one.scenario)[one.package_version]
+    prefixes: list[Prefix] = []
+    try:
+        analysis, seconds = _analysis(one, kind, again=again)
+        result, samples = judge(true, analysis), int(analysis["samples"]["on_path"])
+        if kind == "samples":
+            prefixes = [
+                Prefix(cut["seconds"], cut["samples"]["on_path"], judge(true, cut))
+                for cut in _prefixes(one, again=again)
+            ]
+            prefixes.append(Prefix(_recorded_seconds(analysis), samples, result))
+    except Exception as error:  # a fault of the tool in one analysis is a result of the others
+        what = str(error) if isinstance(error, ProfilerError) else f"{type(error).__name__}: {error}"
+        result, samples, seconds = failed(what), 0, 0.0
+    return Row(one.name, one.scenario, one.package_version, kind, result, expected(true), samples, seconds, prefixes)
+
+
+def _recorded_seconds(analysis: dict[str, Any]) -> float:
+    return float(analysis["manifest"]["seconds"])
+
+
+def _analysis(one: Found, kind: str, *, again: bool) -> tuple[dict[str, Any], float]:
+    """The analysis as JSON, kept or made now, with the seconds it took."""
+    directory = one.analysis_in(kind)
+    kept = directory / recording.ANALYSIS
+    if again or not kept.is_file() or not (directory / SECONDS).is_file():
+        _link(one.directory, directory)
+        started = time.monotonic()
+        if kind == "default":
+            pipeline.analyze(directory, progress=_silent)
+        else:
+            pipeline.analyze(directory, evidence=frozenset({kind}), progress=_silent)
+        (directory / SECONDS).write_text(json.dumps(time.monotonic() - started))
+    return json.loads(kept.read_text()), float(json.loads((directory / SECONDS).read_text()))
+
+
+def _link(directory: Path, into: Path) -> None:
+    """What was recorded, without what was concluded from it: analyses are written beside the links."""
+    into.mkdir(parents=True, exist_ok=True)
+    for file in into.iterdir():
+        file.unlink()
+    for file in directory.iterdir():
+        if file.name != recording.ANALYSIS and file.suffix not in (".parquet", ".png", ".html"):
+            (into / file.name).symlink_to(file)
+
+
+def _prefixes(one: Found, *, again: bool) -> list[dict[str, Any]]:
+    """What each prefix of the samples gives, of the analysis what is judged; one look at the code serves all."""
+    path = one.analysis_in("samples") / PREFIXES
+    if again or not path.is_file():
+        case = pipeline.open_case(one.directory, progress=_silent)
+        data = pipeline.read_samples(recording.samples_file(one.directory))
+        made = [
+            _judged(case.conclude(cut(data, seconds)), seconds) for seconds in PREFIX_SECONDS if lasts(data, seconds)
+        ]
+        path.write_text(json.dumps(made, indent=1) + "\n")
+    found: list[dict[str, Any]] = json.loads(path.read_text())
+    return found
+
+
+def _judged(analysis: Analysis, seconds: float) -> dict[str, Any]:
+    data = analysis.to_json()
+    return {"seconds": seconds} | {key: data[key] for key in _JUDGED}
+
+
+def lasts(data: PerfRecording, seconds: float) -> bool:
+    """Whether samples were taken for longer than that."""
+    return len(data.samples.time) > 0 and float(np.ptp(data.samples.time)) / 1e9 > seconds
+
+
+def cut(data: PerfRecording, seconds: float) -> PerfRecording:
+    """The samples of the first seconds alone. Samples of several CPUs need not be in the order of time."""
+    samples = data.samples
+    rows = np.flatnonzero(samples.time - samples.time.min() < np.uint64(seconds * 1e9))
+    lengths = np.diff(samples.chain_start)[rows]
+    start = np.concatenate([[0], np.cumsum(lengths)])
+    at = np.repeat(samples.chain_start[rows] - start[:-1], lengths) + np.arange(start[-1])
+    columns = {field.name: getattr(samples, field.name) for field in dataclasses.fields(samples)}
+    kept = {name: column[rows] for name, column in columns.items() if name not in ("chain", "chain_start")}
+    return dataclasses.replace(
+        data, samples=dataclasses.replace(samples, **kept, chain_start=start, chain=samples.chain[at])
+    )
+
+
+def _silent(_phase: str, _fraction: float | None) -> None:
+    pass

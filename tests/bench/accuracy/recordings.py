@@ -1,0 +1,47 @@
+"""Every scenario on every kernel, recorded once as a campaign, with both kinds of evidence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from loadgen.scenarios import SCENARIOS
+from profiler import pipeline
+from profiler.campaign import outcome, plan, runner
+from profiler.campaign.plan import PlannedRun
+from profiler.campaign.worker import Progress
+from profiler.cli.campaign_progress import show_campaign
+from profiler.cli.names import find_scenario
+
+KERNELS = ("5.10", "6.1", "6.12", "7.3")
+EVIDENCE = frozenset({"samples", "exact"})
+
+
+def record_all(directory: Path, kernels: list[str], scenarios: list[str], *, seconds: float, jobs: int) -> int:
+    """Records what is not recorded yet; 0 where every run was recorded and reached a conclusion."""
+    names = sorted(SCENARIOS) if scenarios == [plan.ALL] else scenarios
+    for name in names:
+        find_scenario(name)
+    targets = tuple(f"vm:{kernel}" for kernel in kernels)
+    campaign = plan.Campaign(tuple(names), targets, seconds=seconds)
+    planned = plan.runs(campaign)
+    with runner.opened(directory, campaign), show_campaign(len(planned), quiet=False) as watcher:
+        outcomes = runner.run_all(planned, directory, record, jobs=jobs, watcher=watcher)
+        outcome.write_results(directory, outcomes)
+    return 0 if all(ended.concluded for ended in outcomes) else 1
+
+
+def record(run: PlannedRun, directory: Path, progress: Progress) -> None:
+    """One run of the campaign: sampled in full, however soon the verdict is decided, then logged."""
+    scenario = find_scenario(run.scenario)
+    request = pipeline.RunRequest(
+        target=run.target,
+        scenario=run.scenario,
+        syscall=scenario.syscall,
+        errno=scenario.errno,
+        seconds=run.seconds,
+        least_seconds=run.seconds,
+        frequency=run.frequency,
+        event=run.event,
+        evidence=EVIDENCE,
+    )
+    pipeline.diagnose(request, directory, force=True, progress=progress)
