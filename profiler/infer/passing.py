@@ -8,21 +8,23 @@ from profiler.graph import Call, Pointer, pointer_to
 _REACH = 4096
 
 
-def in_callee(call: Call, place: str) -> str:
-    """The caller's place as the callee names it; "" where it was given no way to it that is known."""
+def in_callee(call: Call, place: str) -> list[str]:
+    """The names by which a callee may know the caller's place, the nearest to what it was given first.
+
+    Several, since a register that is not an argument of this callee may still hold what it held before.
+    """
     pointer = pointer_to(place)
     if pointer is None:
-        return ""
+        return []
     ways = [
         (pointer.offset - given.offset, register)
         for register, given in call.arguments
         if register != "stack" and given.base == pointer.base and 0 <= pointer.offset - given.offset < _REACH
     ]
     if ways:
-        distance, register = min(ways)
-        return Pointer(register, distance).place
-    base = in_callee(call, pointer.base)
-    return Pointer(base, pointer.offset).place if base else ""
+        nearest = min(ways)[0]
+        return [Pointer(register, distance).place for distance, register in ways if distance == nearest]
+    return [name for base in in_callee(call, pointer.base) if (name := Pointer(base, pointer.offset).place)]
 
 
 def in_caller(call: Call, place: str) -> str:

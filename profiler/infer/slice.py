@@ -66,8 +66,7 @@ class Priors:
     """Log-probabilities that a value of unseen origin is just the errno sought."""
 
     memory: float = -3.0
-    survived: float = -3.0  # a variable whose address a callee has kept its value through the call
-    elsewhere: float = -6.0  # a callee wrote a variable whose address it is not seen to be given
+    elsewhere: float = -6.0  # memory was written by who is not seen to have its address
     unknown: float = -4.0
     argument: float = -4.0
 
@@ -125,10 +124,12 @@ class Slicer:
     def _past_memory(self, block: Block, state: Held) -> list[tuple[State, float]]:
         """Before a call whose callee may write the memory that holds the value."""
         assert block.call is not None
-        if (place := in_callee(block.call, state.place)) and self.left_in(block, place) is not None:
-            return self._from_callee(block, state, place)
+        names = in_callee(block.call, state.place)
+        for name in names:
+            if self.left_in(block, name) is not None:
+                return self._from_callee(block, state, name)
         before = list(self._through_steps(block, state))
-        if self.doubts and state.place in self.graph.escaped and not place:
+        if self.doubts and state.place in self.graph.escaped and not names:
             return before + self._unseen(OriginKind.MEMORY, block.call.address, self.priors.elsewhere)
         return before
 
@@ -177,7 +178,7 @@ class Slicer:
             moved_to = _moved(held, step)
             if not (moved_to.read and self.doubts):
                 return [(moved_to, 0.0)]
-            return [(moved_to, 0.0), (Origin(OriginKind.MEMORY, moved_to.read, moved_to.place), self.priors.memory)]
+            return [(moved_to, 0.0), (Origin(OriginKind.MEMORY, moved_to.read, moved_to.place), self.priors.elsewhere)]
         if step.kind == StepKind.SELECT:
             moved: list[tuple[State, float]] = (
                 self._unseen(OriginKind.MEMORY, step.address, self.priors.memory)

@@ -210,9 +210,9 @@ class Inference:
         if place in self._places_written[entry]:
             return True
         for block in graph.blocks.values():
-            if deepest and block.call is not None and (inner := in_callee(block.call, place)):
+            if deepest and block.call is not None and (names := in_callee(block.call, place)):
                 target = block.call.target
-                if target is None or self._may_write(target, inner, deepest - 1):
+                if target is None or any(self._may_write(target, name, deepest - 1) for name in names):
                     return True
         return False
 

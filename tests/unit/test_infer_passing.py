@@ -33,14 +33,20 @@ CALL = Call(
 )
 def test_caller_and_callee_name_the_same_memory(outside: str, inside: str) -> None:
     """Both ways."""
-    assert in_callee(CALL, outside) == inside
+    assert in_callee(CALL, outside) == [inside]
     assert in_caller(CALL, inside) == outside
 
 
 @pytest.mark.parametrize("place", ["stack-40", "[rdi+0x0]", "[rcx+0x8]", "rax"])
 def test_what_the_callee_was_given_no_way_to_has_no_name_there(place: str) -> None:
     """In front of an address that was given away, behind another register, or in none."""
-    assert in_callee(CALL, place) == ""
+    assert in_callee(CALL, place) == []
+
+
+def test_a_register_left_over_may_be_taken_for_an_argument() -> None:
+    """inet_accept() passes its third argument on as second one; the callee takes but two, and writes by the second."""
+    call = Call(0, 1, tail=False, arguments=(("rsi", Pointer("rdx", 0)), ("rdx", Pointer("rdx", 0))))
+    assert in_callee(call, "[rdx+0x4]") == ["[rsi+0x4]", "[rdx+0x4]"]
 
 
 def test_the_callees_own_names_mean_nothing_to_the_caller() -> None:

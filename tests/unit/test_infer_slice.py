@@ -106,7 +106,7 @@ def test_a_value_from_memory_with_a_name_may_have_been_put_there_by_the_function
     """The place is followed on; that somebody else wrote it keeps its prior."""
     kernel = ToyKernel("f:\nmov rbx, rdi\n.store:\nmov [rdi+8], -22\ncall g\n.site:\nmov eax, [rbx+8]\nret\ng:\nret")
     site, place = kernel.at["f.site"], "[rdi+0x8]"
-    assert at_exit(kernel, "f.site") == {Held(place, read=site): 0.0, Origin(OriginKind.MEMORY, site, place): -3.0}
+    assert at_exit(kernel, "f.site") == {Held(place, read=site): 0.0, Origin(OriginKind.MEMORY, site, place): -6.0}
     found = slicer(kernel)
     before = dict(found.through(found.graph.blocks[kernel.at["f"]], Held(place, read=site)))
     assert before == {constant(kernel.at["f.store"]): 0.0}
@@ -117,7 +117,7 @@ def test_an_error_taken_out_of_a_structure_is_named() -> None:
     kernel = ToyKernel("f:\nxor eax, eax\n.site:\nxchg [rdi+544], eax\nneg eax\nret")
     place = "[rdi+0x220]"
     origin = Origin(OriginKind.MEMORY, kernel.at["f.site"], place)
-    assert at_exit(kernel) == {Held(place, (("neg", 0),), kernel.at["f.site"]): 0.0, origin: -3.0}
+    assert at_exit(kernel) == {Held(place, (("neg", 0),), kernel.at["f.site"]): 0.0, origin: -6.0}
 
 
 def test_a_value_that_is_not_followed_is_the_errno_with_a_smaller_prior() -> None:
