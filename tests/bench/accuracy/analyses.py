@@ -17,12 +17,14 @@ import numpy as np
 from profiler import pipeline, recording
 from profiler.campaign import plan
 from profiler.errors import ProfilerError
+from profiler.evidence import EXACT, SAMPLES
 from profiler.model import Analysis, PerfRecording
 from tests import truth
 from tests.bench.accuracy.judging import Prefix, Row, expected, failed, judge
 
 FOLDER = "analyses"
-EVIDENCE = ("samples", "exact", "default")
+DEFAULT = "default"  # whatever the recording holds
+EVIDENCE = (SAMPLES, EXACT, DEFAULT)
 PREFIX_SECONDS = (0.5, 1.0, 2.0, 5.0)  # and the whole
 PREFIXES, SECONDS = "prefixes.json", "seconds.json"
 _JUDGED = ("conclusion", "reason", "error_site", "branch", "confidence", "samples")
@@ -82,30 +84,36 @@ def conclude_all(found: list[Found], evidence: list[str], *, jobs: int, again: b
 def conclude(one: Found, evidence: list[str], *, again: bool) -> list[Row]:
     """The rows of one recording; of one without an execution log, samples are all there is to conclude from."""
     has_log = (one.directory / recording.EXECUTION_LOG).exists()
-    wanted = [kind for kind in EVIDENCE if kind in evidence and (has_log or kind == "samples")]
+    wanted = [kind for kind in EVIDENCE if kind in evidence and (has_log or kind == SAMPLES)]
     return [_row(one, kind, again=again) for kind in wanted]
 
 
 def _row(one: Found, kind: str, *, again: bool) -> Row:
     true = truth.load(one.scenario)[one.package_version]
+    result, samples, instructions, seconds = failed(""), 0, 0, 0.0
     prefixes: list[Prefix] = []
     try:
         analysis, seconds = _analysis(one, kind, again=again)
         result, samples = judge(true, analysis), int(analysis["samples"]["on_path"])
-        if kind == "samples":
-            prefixes = [
-                Prefix(cut["seconds"], cut["samples"]["on_path"], judge(true, cut))
-                for cut in _prefixes(one, again=again)
-            ]
-            prefixes.append(Prefix(_recorded_seconds(analysis), samples, result))
-    except Exception as error:  # a fault of the tool in one analysis is a result of the others
-        what = str(error) if isinstance(error, ProfilerError) else f"{type(error).__name__}: {error}"
-        result, samples, seconds = failed(what), 0, 0.0
-    return Row(one.name, one.scenario, one.package_version, kind, result, expected(true), samples, seconds, prefixes)
-
-
-def _recorded_seconds(analysis: dict[str, Any]) -> float:
-    return float(analysis["manifest"]["seconds"])
+        instructions = int((analysis.get("effort") or {}).get("instructions", 0))
+        if kind == SAMPLES:
+            cuts = _prefixes(one, again=again)
+            prefixes = [Prefix(cut["seconds"], cut["samples"]["on_path"], judge(true, cut)) for cut in cuts]
+            prefixes.append(Prefix(float(analysis["manifest"]["seconds"]), samples, result))
+    except Exception as error:  # a fault of the tool in one analysis is one of the results
+        result = failed(str(error) if isinstance(error, ProfilerError) else f"{type(error).__name__}: {error}")
+    return Row(
+        recording=one.name,
+        scenario=one.scenario,
+        package_version=one.package_version,
+        evidence=kind,
+        result=result,
+        true=expected(true),
+        samples=samples,
+        instructions=instructions,
+        seconds=seconds,
+        prefixes=prefixes,
+    )
 
 
 def _analysis(one: Found, kind: str, *, again: bool) -> tuple[dict[str, Any], float]:
@@ -115,7 +123,7 @@ def _analysis(one: Found, kind: str, *, again: bool) -> tuple[dict[str, Any], fl
     if again or not kept.is_file() or not (directory / SECONDS).is_file():
         _link(one.directory, directory)
         started = time.monotonic()
-        if kind == "default":
+        if kind == DEFAULT:
             pipeline.analyze(directory, progress=_silent)
         else:
             pipeline.analyze(directory, evidence=frozenset({kind}), progress=_silent)
@@ -135,7 +143,7 @@ def _link(directory: Path, into: Path) -> None:
 
 def _prefixes(one: Found, *, again: bool) -> list[dict[str, Any]]:
     """What each prefix of the samples gives, of the analysis what is judged; one look at the code serves all."""
-    path = one.analysis_in("samples") / PREFIXES
+    path = one.analysis_in(SAMPLES) / PREFIXES
     if again or not path.is_file():
         case = pipeline.open_case(one.directory, progress=_silent)
         data = pipeline.read_samples(recording.samples_file(one.directory))

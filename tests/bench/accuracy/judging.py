@@ -55,6 +55,7 @@ class Row:
     result: Verdict
     true: str
     samples: int  # within the call
+    instructions: int  # of the execution log
     seconds: float  # of the analysis
     prefixes: list[Prefix] = field(default_factory=list)  # rising; for samples alone
 

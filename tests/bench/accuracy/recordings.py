@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from loadgen.scenarios import SCENARIOS
-from profiler import pipeline
+from profiler import evidence, pipeline
 from profiler.campaign import outcome, plan, runner
 from profiler.campaign.plan import PlannedRun
 from profiler.campaign.worker import Progress
@@ -13,7 +13,7 @@ from profiler.cli.campaign_progress import show_campaign
 from profiler.cli.names import find_scenario
 
 KERNELS = ("5.10", "6.1", "6.12", "7.3")
-EVIDENCE = frozenset({"samples", "exact"})
+EVIDENCE = "samples,exact"
 
 
 def record_all(directory: Path, kernels: list[str], scenarios: list[str], *, seconds: float, jobs: int) -> int:
@@ -22,7 +22,7 @@ def record_all(directory: Path, kernels: list[str], scenarios: list[str], *, sec
     for name in names:
         find_scenario(name)
     targets = tuple(f"vm:{kernel}" for kernel in kernels)
-    campaign = plan.Campaign(tuple(names), targets, seconds=seconds)
+    campaign = plan.Campaign(tuple(names), targets, seconds=seconds, evidence=EVIDENCE)
     planned = plan.runs(campaign)
     with runner.opened(directory, campaign), show_campaign(len(planned), quiet=False) as watcher:
         outcomes = runner.run_all(planned, directory, record, jobs=jobs, watcher=watcher)
@@ -39,9 +39,9 @@ def record(run: PlannedRun, directory: Path, progress: Progress) -> None:
         syscall=scenario.syscall,
         errno=scenario.errno,
         seconds=run.seconds,
-        least_seconds=run.seconds,
         frequency=run.frequency,
         event=run.event,
-        evidence=EVIDENCE,
+        evidence=evidence.parse(run.evidence),
     )
-    pipeline.diagnose(request, directory, force=True, progress=progress)
+    pipeline.record(request, directory, force=True, progress=progress)
+    pipeline.analyze(directory, progress=progress)

@@ -112,6 +112,13 @@ def _needed(rows: list[Row]) -> Iterable[str]:
                 f"nine in ten within {seconds[1]:.1f} s and {samples[1]:.0f}; {wrong} of them wrong when they were"
             )
 
+    for tally in tallies([row for row in rows if row.instructions]):
+        logged = np.quantile([row.instructions for row in tally.rows], [0.5, 0.9])
+        yield (
+            f"{tally.evidence}, {tally.kernel}: at most {logged[0]:.0f} instructions logged in half of the runs, "
+            f"{logged[1]:.0f} in nine of ten"
+        )
+
 
 def _failing(rows: list[Row]) -> Iterable[str]:
     for row in rows:
