@@ -67,6 +67,8 @@ def _facts(analysis: Analysis) -> list[tuple[str, list[Piece]]]:
     if analysis.conclusion is not Conclusion.NOT_REPRODUCED:
         facts += [("confidence", [(percent(analysis.confidence), "bold")])]
     facts += [("kernel", [findings.kernel_name(analysis)])]
+    if effort := findings.effort_sentence(analysis):
+        facts += [("evidence", [effort])]
     facts += [("samples", [findings.sample_sentence(analysis)])]
     return facts
 

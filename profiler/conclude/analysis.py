@@ -51,6 +51,7 @@ ENTRY_NAMES = {
 }
 # Functions that call the entry function: they stand in the chain even where the entry left by a tail call.
 DISPATCHERS = {"do_syscall_64", "x64_sys_call", "do_syscall_x64", "invoke_syscall", "__invoke_syscall"}
+LEAST_OTHERS = 0.01  # share of calls that end in another way, from which on the user is told
 LEAST_SAMPLES = 50  # below this no path is named
 LEAST_CONFIDENCE = 0.8  # below this the verdict is inconclusive
 MOST_CONFIDENCE = 0.99  # what is not modelled is never less likely than one in a hundred
@@ -192,10 +193,8 @@ def _warnings(subject: Subject, counts: SampleCounts) -> list[str]:
     if counts.throttled:
         warnings.append(f"the kernel throttled sampling {counts.throttled} times: fewer samples than asked for")
     results = subject.load.results if subject.load else {}
-    total = sum(results.values())
-    if total and 0 < results.get(subject.errno, 0) < 0.99 * total:
-        spread = ", ".join(f"{name} {n / total:.0%}" for name, n in sorted(results.items(), key=lambda i: -i[1]))
-        warnings.append(f"the calls end in different ways ({spread}): the samples are a mixture of their paths")
+    if 0 < results.get(subject.errno, 0) < (1 - LEAST_OTHERS) * sum(results.values()):
+        warnings.append(words.mixture(subject.errno, results))
     if subject.load is not None and subject.load.stopped_by not in ("time", "") and subject.load.message:
         warnings.append(f"the load stopped by itself: {subject.load.message}")
     return warnings

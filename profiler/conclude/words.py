@@ -65,6 +65,22 @@ def not_reproduced(syscall: str, errno: str, load: LoadResult) -> str:
     return f"{syscall}() did not fail with {errno}: {seen}"
 
 
+def mixture(errno: str, results: dict[str, int]) -> str:
+    """A warning with the share of each way in which the calls ended."""
+    total = sum(results.values())
+    ended = sorted(((count, name) for name, count in results.items() if count), reverse=True)
+    shares = [f"{_share(count / total)} {'succeeded' if name == '0' else name}" for count, name in ended]
+    return (
+        f"the calls did not all end with {errno} ({', '.join(shares)}): what was recorded is a mixture of their paths, "
+        "and the verdict may mix them up"
+    )
+
+
+def _share(part: float) -> str:
+    """As a percentage that is never 0% or 100% by rounding."""
+    return "under 0.1%" if part < 0.001 else "over 99.9%" if part > 0.999 else f"{100 * part:.3g}%"
+
+
 def excluded_by(code: Code, out: Located, best: Located) -> str:
     """Why a candidate is out, from what was and was not sampled."""
     origin, call = out.origin, out.calls[-1]

@@ -302,8 +302,13 @@ def test_throttling_is_told() -> None:
 def test_a_mixture_of_results_is_told_with_the_shares() -> None:
     load = dataclasses.replace(LOAD, results={"EINVAL": 700, "0": 300, "EPERM": 0})
     (warning,) = concluded(asked={"load": load}).warnings
-    assert "EINVAL 70%, 0 30%" in warning
-    assert "mixture" in warning
+    assert "(70% EINVAL, 30% succeeded): what was recorded is a mixture of their paths" in warning
+
+
+def test_two_errnos_of_one_load_are_both_told_with_their_shares() -> None:
+    load = dataclasses.replace(LOAD, results={"EINVAL": 66600, "EFAULT": 33333, "EINTR": 1})
+    (warning,) = concluded(asked={"load": load}).warnings
+    assert "did not all end with EINVAL (66.6% EINVAL, 33.4% EFAULT, under 0.1% EINTR)" in warning
 
 
 def test_a_few_other_results_are_no_mixture() -> None:

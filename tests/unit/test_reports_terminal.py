@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 
 import pytest
 from rich.console import Console
 
-from profiler.model import Analysis
+from profiler.model import Analysis, Effort
 from reports import terminal
 from tests.unit import sample_analysis as samples
 
@@ -38,6 +39,22 @@ def test_report_is_one_or_two_screens() -> None:
     """At 80 columns the report is at most 70 lines, however long the function is."""
     assert len(shown(samples.named()).splitlines()) <= 70
     assert len(shown(samples.huge()).splitlines()) <= 90
+
+
+@pytest.mark.parametrize(
+    ("effort", "says"),
+    [
+        (Effort(["samples"], 16204, 2.0, stopped_by="verdict"), "2.0 s of sampling (16,204 samples); enough for"),
+        (Effort(["exact"], 0, 0.0, 8, 16384, "replay"), "the exact log of 8 calls (16,384 instructions), where"),
+        (Effort(["samples", "exact"], 9, 10.0, 1, 7, "time"), "10.0 s of sampling (9 samples) and the exact log of 1"),
+    ],
+)
+def test_what_the_verdict_took_is_said_against_the_fixed_time(effort: Effort, says: str) -> None:
+    """Kinds of evidence, seconds, samples and calls, and the method's 30 s; nothing where it is not known."""
+    text = " ".join(shown(dataclasses.replace(samples.named(), effort=effort), 200).split())
+    assert says in text
+    assert "where the method takes 30 s" in text
+    assert "the method takes" not in shown(samples.named())
 
 
 def test_source_around_branch_and_site_is_marked() -> None:
