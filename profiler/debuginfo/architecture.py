@@ -101,13 +101,17 @@ class Architecture(Protocol):
     def tested_place(self, raw: Any, frame: Any) -> str:
         """What a comparison looks at, "" where that is not followed."""
 
-    def tests_of(self, compare: Any | None, place: str, jump: Any, frame: Any) -> tuple[Test | None, Test | None]:
+    def tests_of(self, compare: Any | None, place: str, jump: Any) -> tuple[Test | None, Test | None]:
         """What a conditional jump being taken, and not being taken, says of a place."""
 
     def interrupts_after(self, raw: Any, off: bool) -> bool: ...
 
     def table(
-        self, jump: Instruction, before: Callable[[int], Instruction | None], read: Callable[[int, int], bytes]
+        self,
+        jump: Instruction,
+        before: Callable[[int], Instruction | None],
+        read: Callable[[int, int], bytes],
+        frame: Any,
     ) -> Iterator[int]:
         """Targets of an indirect jump through a jump table, in the table's order; none where it is no such jump.
 

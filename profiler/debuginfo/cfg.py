@@ -40,6 +40,7 @@ class Text:
     # exception table: instruction → what the handler puts where (place, value)
     fault_effects: Mapping[int, tuple[tuple[str, int], ...]] = field(default_factory=dict)
     warnings: Collection[int] | None = None  # traps behind which the kernel goes on; None: not known, all of them
+    may_be_nops: Collection[int] = frozenset()  # what the kernel may replace as it boots, jumps by no-ops among them
     patched: bool = False  # the running kernel's text, whose static calls lead where they lead
     architecture: Architecture = X86_64
 
@@ -112,7 +113,7 @@ class _Builder:
             frame.advance(instruction.raw)
             off = self._interrupts(instruction, off)
             if self._ends_block(instruction):
-                targets = self.following[address] = self._leads_to(instruction)
+                targets = self.following[address] = self._leads_to(instruction, frame)
                 return [(target, frame.copy(), off) for target in targets]
             address = instruction.end
             if address in self.frames:
@@ -245,15 +246,15 @@ class _Builder:
         at = instruction.address
         return at in self.text.fixups or at in self.text.keys or self._runs_out(instruction)
 
-    def _leads_to(self, instruction: Instruction) -> list[int]:
-        targets = [edge.target for edge in self._edges(instruction) if edge.kind != EdgeKind.FAULT]
+    def _leads_to(self, instruction: Instruction, frame: Frame) -> list[int]:
+        targets = [edge.target for edge in self._edges(instruction, frame) if edge.kind != EdgeKind.FAULT]
         fixup = self.text.fixups.get(instruction.address)
         return targets if fixup is None else [*targets, fixup]
 
     def _edges(
-        self, instruction: Instruction, compare: Any | None = None, tested: str = "", frame: Frame | None = None
+        self, instruction: Instruction, frame: Frame, compare: Any | None = None, tested: str = ""
     ) -> list[Edge]:
-        edges = list(self._flow_edges(instruction, compare, tested, frame or self.machine.frame()))
+        edges = list(self._flow_edges(instruction, frame, compare, tested))
         at = instruction.address
         if at in self.text.fixups:
             target = instruction.end - 1 if self._sets_on_fault(at) else self.text.fixups[at]
@@ -262,33 +263,35 @@ class _Builder:
             other = instruction.end if instruction.flow == Flow.JUMP else self.text.keys[at]
             if self._inside(other):
                 edges.append(Edge(other, EdgeKind.KEY))
+        elif at in self.text.may_be_nops and instruction.flow == Flow.JUMP:
+            edges.append(Edge(instruction.end, EdgeKind.KEY))
         return edges
 
-    def _flow_edges(self, instruction: Instruction, compare: Any, tested: str, frame: Frame) -> Iterator[Edge]:
+    def _flow_edges(self, instruction: Instruction, frame: Frame, compare: Any, tested: str) -> Iterator[Edge]:
         kind, test = _BEHIND.get(instruction.flow), None
         if instruction.flow == Flow.CONDITIONAL:
-            taken, test = self.machine.tests_of(compare, tested, instruction.raw, frame)
+            taken, test = self.machine.tests_of(compare, tested, instruction.raw)
             if instruction.target is not None and self._inside(instruction.target):
                 yield Edge(instruction.target, EdgeKind.TAKEN, taken)
         elif instruction.flow == Flow.JUMP:
-            for target in self._targets(instruction):
+            for target in self._targets(instruction, frame):
                 yield Edge(target, EdgeKind.JUMP)
         elif instruction.flow == Flow.CALL and self._callee_name(instruction) in NO_RETURN:
             return
         if kind is not None and not self._runs_out(instruction):
             yield Edge(instruction.end, kind, test)
 
-    def _targets(self, jump: Instruction) -> tuple[int, ...]:
+    def _targets(self, jump: Instruction, frame: Frame) -> tuple[int, ...]:
         """Where a jump leads within the function; of one through a jump table, each place once."""
         if jump.target is not None:
             return (jump.target,) if self._inside(jump.target) else ()
         if jump.address not in self.tables:
-            self.tables[jump.address] = tuple(dict.fromkeys(self._table(jump)))
+            self.tables[jump.address] = tuple(dict.fromkeys(self._table(jump, frame)))
         return self.tables[jump.address]
 
-    def _table(self, jump: Instruction) -> Iterator[int]:
+    def _table(self, jump: Instruction, frame: Frame) -> Iterator[int]:
         try:
-            for target in self.machine.table(jump, self.by_end.get, self.text.read):
+            for target in self.machine.table(jump, self.by_end.get, self.text.read, frame):
                 symbol = self.text.symbol_at(target)
                 if symbol is None or not self._inside(target):
                     return
@@ -329,7 +332,7 @@ class _Builder:
             raw = instruction.raw
             count += 1
             if self._ends_block(instruction):
-                edges = self._edges(instruction, compare, tested, frame)
+                edges = self._edges(instruction, frame, compare, tested)
                 break
             made = list(machine.steps_of(raw, frame))
             steps += made
@@ -364,15 +367,15 @@ class _Builder:
         )
 
     def _call(self, instruction: Instruction, frame: Frame) -> Call | None:
-        made = self._bare_call(instruction)
+        made = self._bare_call(instruction, frame)
         return replace(made, arguments=frame.arguments(tail=made.tail)) if made is not None else None
 
-    def _bare_call(self, instruction: Instruction) -> Call | None:
+    def _bare_call(self, instruction: Instruction, frame: Frame) -> Call | None:
         at, result = instruction.address, (self.names.return_place,)
         if instruction.flow == Flow.CALL:
             results = self.names.results_of(self._callee_name(instruction))
             return Call(at, self._callee(instruction), tail=False, results=results, clobbers=self.names.clobbers)
-        if instruction.flow == Flow.JUMP and not self._targets(instruction):
+        if instruction.flow == Flow.JUMP and not self._targets(instruction, frame):
             return Call(at, self._callee(instruction), tail=True, results=result)
         if instruction.flow == Flow.CONDITIONAL and not self._inside(instruction.target):
             return Call(at, self._callee(instruction), tail=True, results=result)

@@ -13,6 +13,7 @@ from profiler.debuginfo import cfg, x86_execution
 from profiler.debuginfo.architecture import Architecture
 from profiler.debuginfo.histogram import LineHistogram, histograms
 from profiler.debuginfo.lines import Frames, LineTable
+from profiler.debuginfo.modules import ModuleCode, Modules
 from profiler.debuginfo.vmlinux import Vmlinux
 from profiler.debuginfo.x86_flow import X86_64
 from profiler.errors import InputError, MismatchError
@@ -24,9 +25,12 @@ _LONGEST_INSTRUCTION = 15  # bytes (Intel SDM vol. 2, 2.3.11)
 
 class KernelCode:
     """Symbols and lines from the vmlinux; bytes from the running kernel where its text was recorded, because
-    static keys, alternatives, static calls and ftrace patch the image. Everything asked is remembered."""
+    static keys, alternatives, static calls and ftrace patch the image; the same of its modules. Everything asked is
+    remembered."""
 
-    def __init__(self, vmlinux: Vmlinux, lines: LineTable, running_text: bytes | None = None) -> None:
+    def __init__(
+        self, vmlinux: Vmlinux, lines: LineTable, running_text: bytes | None = None, modules: Modules | None = None
+    ) -> None:
         """Raises MismatchError where the running text is not as long as the image's."""
         self.vmlinux = vmlinux
         self.lines = lines
@@ -43,6 +47,9 @@ class KernelCode:
         self._executed: dict[int, Executed | None] = {}
         self._owners: dict[int, tuple[str, int, int]] = {}  # by the start of a split-off part
         self._text = self._describe(vmlinux, patched=running_text is not None)
+        self._modules = modules
+        self._module_texts: dict[str, cfg.Text] = {}
+        self._image_end = vmlinux.find_symbol("_end") or end  # modules lie above
 
     def _describe(self, vmlinux: Vmlinux, *, patched: bool) -> cfg.Text:
         machine = architecture_of(vmlinux.machine)
@@ -54,6 +61,7 @@ class KernelCode:
             {} if patched else {entry.address: entry.target for entry in vmlinux.jump_table().values()},
             {address: effect for address, effect in effects.items() if effect},
             vmlinux.warnings(),
+            frozenset() if patched else vmlinux.alternatives(),
             patched,
             machine,
         )
@@ -62,13 +70,33 @@ class KernelCode:
         offset = address - self._start
         if self._running is not None and offset >= 0 and offset + size <= len(self._running):
             return self._running[offset : offset + size]
-        return self.vmlinux.read(address, size)
+        module = self.module_at(address)
+        return self.vmlinux.read(address, size) if module is None else module.read(address, size)
+
+    def module_at(self, address: int) -> ModuleCode | None:
+        """The module one of whose functions holds the address."""
+        return self._modules.at(address) if self._modules is not None and address >= self._image_end else None
+
+    def unknown_module_at(self, address: int) -> str | None:
+        """The name of the module that an address lies in whose code is not known."""
+        if self._modules is None or address < self._image_end or self.function_at(address) is not None:
+            return None
+        return self._modules.name_at(address)
+
+    def module_without_lines(self, address: int) -> str | None:
+        """The name of the module that an address lies in where no lines of it are known."""
+        module = self.module_at(address)
+        return None if module is None or module.has_lines else module.loaded.name
 
     def function_at(self, address: int) -> tuple[str, int, int] | None:
         """(name, start, end) of the function that holds an address."""
         if address not in self._symbols:
-            found = self.vmlinux.function_at(address)
-            self._symbols[address] = (found.name, found.start, found.end) if found else None
+            module = self.module_at(address)
+            found = self.vmlinux.function_at(address) if module is None else None
+            if module is not None:
+                self._symbols[address] = module.function_at(address)
+            else:
+                self._symbols[address] = (found.name, found.start, found.end) if found else None
         return self._symbols[address]
 
     def owner_of(self, address: int) -> tuple[str, int, int] | None:
@@ -81,24 +109,39 @@ class KernelCode:
         return self._owners[found[1]]
 
     def _find_owner(self, name: str, start: int, end: int) -> tuple[str, int, int]:
-        owners = self.vmlinux.functions_named(name.partition(".cold")[0])
+        owners = self._functions_named(name.partition(".cold")[0], self.module_at(start))
         if len(owners) > 1:  # static functions of one name: the graph of the right one leads into the part
-            owners = [
-                owner for owner in owners if any(start <= block < end for block in self.graph(owner.start).blocks)
-            ]
-        return (owners[0].name, owners[0].start, owners[0].end) if owners else (name, start, end)
+            owners = [owner for owner in owners if any(start <= block < end for block in self.graph(owner[1]).blocks)]
+        return owners[0] if owners else (name, start, end)
+
+    def _functions_named(self, name: str, module: ModuleCode | None) -> list[tuple[str, int, int]]:
+        if module is not None:
+            return module.functions_named(name)
+        return [(found.name, found.start, found.end) for found in self.vmlinux.functions_named(name)]
 
     def graph(self, entry: int) -> FunctionGraph:
         """Raises LookupError where no function is."""
         if entry not in self._graphs:
-            self._graphs[entry] = cfg.build(self._text, entry)
+            module = self.module_at(entry)
+            self._graphs[entry] = cfg.build(self._text if module is None else self._text_of(module), entry)
         return self._graphs[entry]
+
+    def _text_of(self, module: ModuleCode) -> cfg.Text:
+        name = module.loaded.name
+        if name not in self._module_texts:
+            if module.image is not None:
+                self._module_texts[name] = self._describe(module.image, patched=module.is_patched)
+            else:
+                self._module_texts[name] = cfg.Text(self.read, self.function_at, patched=True)
+        return self._module_texts[name]
 
     def frames(self, address: int) -> Frames:
         """The inline chain at an address, innermost first; of a function that a split part of itself was inlined
         into (GCC's partial inlining), once."""
         if address not in self._frames:
-            self._frames[address] = _without_split_parts(self.lines.frames(address))
+            module = self.module_at(address)
+            frames = self.lines.frames(address) if module is None else module.frames(address)
+            self._frames[address] = _without_split_parts(frames)
         return self._frames[address]
 
     def executed(self, address: int) -> Executed | None:
@@ -118,7 +161,7 @@ class KernelCode:
 
     def histograms(self, addresses: NDArray[np.uint64]) -> dict[tuple[str, str], LineHistogram]:
         """Samples per line of every source function that the addresses fall into."""
-        return histograms(addresses, self.lines)
+        return histograms(addresses, self.lines if self._modules is None else self)
 
     def name(self, address: int) -> str:
         """`symbol+0xoffset`, or the bare address where there is no symbol."""
@@ -130,7 +173,11 @@ def architecture_of(machine: str) -> Architecture:
     """By its name in `uname -m`. Raises InputError for one whose instructions are not decoded here."""
     if machine == "x86_64":
         return X86_64
-    raise InputError(f"no decoder for {machine}", hint="only x86_64 kernels are analyzed")
+    if machine == "aarch64":
+        from profiler.debuginfo.aarch64_flow import AARCH64  # noqa: PLC0415  # its decoder takes 0.1 s to import
+
+        return AARCH64
+    raise InputError(f"no decoder for {machine}", hint="only x86_64 and aarch64 kernels are analyzed")
 
 
 def _without_split_parts(frames: Frames) -> Frames:

@@ -16,6 +16,8 @@ STT_NOTYPE, STT_FUNC = 0, 2
 PIECE = re.compile(r"(?:\.(?:cold|part|isra|constprop|llvm|lto_priv)(?:\.\d+)*)+$")
 # padding before a function, a symbol of its own; no code
 NOT_CODE = ("__pfx_", "__cfi_")
+# AArch64 marks where code and data begin; the hypervisor's part of the kernel has all its symbols prefixed
+MAPPING = re.compile(r"(?:__kvm_nvhe_)?\$[xd](?:\.\w+)?")
 # what the linker script puts between input sections, without size
 LONGEST_UNSIZED = 4096  # the longest in a kernel are tables of entry stubs; beyond lies padding between sections
 BOUNDARY = re.compile(r"_[se]text|_text|_[se]inittext|_edata|.*_(?:start|end|begin)")
@@ -33,10 +35,6 @@ class Function:
     def base_name(self) -> str:
         """The name without what the compiler appends to a piece or clone of it."""
         return base_name(self.name)
-
-    @property
-    def is_cold(self) -> bool:
-        return ".cold" in self.name
 
 
 def base_name(symbol: str) -> str:
@@ -158,7 +156,9 @@ class FunctionTable:
 
 
 def _is_code(name: str, has_size: bool) -> bool:
-    return not name.startswith(NOT_CODE) and (has_size or not BOUNDARY.fullmatch(name))
+    if name.startswith(NOT_CODE) or MAPPING.fullmatch(name):
+        return False
+    return has_size or not BOUNDARY.fullmatch(name)
 
 
 def _ends(rows: NDArray[np.void], section_ends: list[int]) -> NDArray[np.uint64]:

@@ -15,16 +15,12 @@ import os
 import posixpath
 import re
 import tempfile
-from collections.abc import Iterable
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from profiler.debuginfo.functions import Function, base_name
+from profiler.debuginfo.functions import base_name
 from profiler.debuginfo.vmlinux import Vmlinux
 from profiler.errors import InputError
 from profiler.model import SourceLocation
@@ -86,27 +82,6 @@ class LineTable:
             known = self._known[address] = self._look_up(address)
         return known
 
-    def frames_many(self, addresses: NDArray[np.uint64] | Iterable[int]) -> dict[int, Frames]:
-        """The inline chain of each distinct address."""
-        distinct = np.unique(np.asarray(addresses, dtype=np.uint64)) if isinstance(addresses, np.ndarray) else addresses
-        items = distinct.tolist() if isinstance(distinct, np.ndarray) else distinct
-        return {int(address): self.frames(int(address)) for address in items}
-
-    def rows(self, function: Function, instructions: Iterable[int]) -> list[tuple[int, Frames]]:
-        """(address, inline chain) wherever the chain changes along the given instruction addresses."""
-        rows: list[tuple[int, Frames]] = []
-        for address in instructions:
-            if function.start <= address < function.end:
-                chain = self.frames(address)
-                if not rows or rows[-1][1] != chain:
-                    rows.append((address, chain))
-        return rows
-
-    def declared_in(self, function: Function) -> Frame | None:
-        """The source function and file that a machine function was compiled from (its outermost frame)."""
-        chain = self.frames(function.start)
-        return chain[-1] if chain else None
-
     def _look_up(self, address: int) -> Frames:
         if address < self._base:
             return ()
@@ -154,7 +129,8 @@ class _AssemblyLines:
     def __init__(self, vmlinux: Vmlinux) -> None:
         import drgn  # noqa: PLC0415  # 0.1 s, for the few kernels and recordings that need it
 
-        self._program = drgn.Program(drgn.Platform(drgn.Architecture.X86_64))
+        architecture = {"x86_64": drgn.Architecture.X86_64, "aarch64": drgn.Architecture.AARCH64}[vmlinux.machine]
+        self._program = drgn.Program(drgn.Platform(architecture))
         module = self._program.extra_module("vmlinux", create=True)
         module.address_ranges = [(vmlinux.symbol_address("_text"), vmlinux.symbol_address("_end"))]
         module.try_file(str(vmlinux.path), force=True)

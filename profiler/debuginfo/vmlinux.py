@@ -133,11 +133,6 @@ class Vmlinux:
                 return bytes(self._map[offset : offset + size])
         raise InputError(f"{self.path}: holds no {size} bytes at {address:#x}")
 
-    def section_name(self, address: int) -> str | None:
-        """The section (`.text`, `.init.text`, ...) that an address lies in."""
-        section = self._section_of(address)
-        return section.name if section else None
-
     @cached_property
     def text_range(self) -> tuple[int, int]:
         """From `_stext` up to `_etext`: the kernel's own text without that of its initialisation."""
@@ -232,6 +227,18 @@ class Vmlinux:
             if len(table) and all(self._is_code(address) for address in _unsigned(traps)):
                 return frozenset(_unsigned(traps[(table[:, -1] >> 16 & 1) == 1]))
         return None
+
+    def alternatives(self) -> frozenset[int]:
+        """AArch64: addresses of the code that the kernel may replace as it boots, by what the processor can do.
+
+        Entries are 12 bytes and begin with the code's address, relative to itself (include/asm/alternative.h).
+        """
+        section = next((s for s in self._allocated if s.name == ".altinstructions"), None)
+        if section is None or self.machine != "aarch64":
+            return frozenset()
+        words = np.frombuffer(self._bytes(section), "<i4", section.size // 12 * 3).reshape(-1, 3)
+        starts = np.uint64(section.address).astype(np.int64) + 12 * np.arange(len(words), dtype=np.int64)
+        return frozenset(_unsigned(starts + words[:, 0]))
 
     def _is_code(self, address: int) -> bool:
         section = self._section_of(address)

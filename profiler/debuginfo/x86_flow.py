@@ -96,7 +96,7 @@ class X86:
         return x86.tested_place(raw, frame)
 
     def tests_of(
-        self, compare: iced_x86.Instruction | None, place: str, jump: iced_x86.Instruction, frame: x86.Frame
+        self, compare: iced_x86.Instruction | None, place: str, jump: iced_x86.Instruction
     ) -> tuple[Test | None, Test | None]:
         return x86.tests_of(compare, place, jump)
 
@@ -104,7 +104,11 @@ class X86:
         return x86.interrupts_after(raw, off)
 
     def table(
-        self, jump: Instruction, before: Callable[[int], Instruction | None], read: Callable[[int, int], bytes]
+        self,
+        jump: Instruction,
+        before: Callable[[int], Instruction | None],
+        read: Callable[[int, int], bytes],
+        frame: x86.Frame,
     ) -> Iterator[int]:
         """Tables of 8-byte addresses: `jmp *table(,%rax,8)`, or loaded so into the register that is jumped to."""
         preceding = list(_preceding(jump, before))

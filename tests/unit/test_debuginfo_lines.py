@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pytest
 
 from profiler.debuginfo.functions import Function
@@ -80,18 +79,10 @@ def test_chains_are_innermost_first_and_named_as_in_the_source() -> None:
 def test_each_address_is_looked_up_once() -> None:
     lines, cache = table("/k/", {0x40: [Match("f", "/k/a.c", 1)]})
     cache.asked.clear()
-    found = lines.frames_many(np.array([TEXT + 0x40, TEXT + 0x40, TEXT + 0x50], np.uint64))
-    assert lines.frames(TEXT + 0x40) == found[TEXT + 0x40]
-    assert found[TEXT + 0x50] == ()
+    assert [lines.frames(TEXT + offset) for offset in (0x40, 0x40, 0x50)] == [(SourceLocation("f", "a.c", 1),)] * 2 + [
+        ()
+    ]
     assert sorted(cache.asked) == [0x40, 0x50]
-
-
-def test_rows_are_given_where_the_chain_changes() -> None:
-    answers = {offset: [Match("f", "/k/a.c", offset // 0x20)] for offset in (0x40, 0x48, 0x60, 0x68)}
-    lines, _ = table("/k/", answers)
-    function = Function(TEXT + 0x40, TEXT + 0x68, "f")
-    rows = lines.rows(function, [TEXT + offset for offset in (0x40, 0x48, 0x60, 0x68)])
-    assert [(address - TEXT, frames[0].line) for address, frames in rows] == [(0x40, 2), (0x60, 3)]
 
 
 def test_a_symbol_cache_of_other_debug_info_is_refused() -> None:
