@@ -15,6 +15,7 @@ from profiler.conclude.analysis import Subject, conclude
 from profiler.debuginfo.c_preprocessor import Config, read_config
 from profiler.debuginfo.code import KernelCode, read_running_text
 from profiler.debuginfo.lines import LineTable
+from profiler.debuginfo.modules import Modules
 from profiler.debuginfo.source import SourceTree
 from profiler.debuginfo.vmlinux import Vmlinux
 from profiler.errors import InputError, MissingError, ProfilerError, UsageError
@@ -33,6 +34,7 @@ from profiler.model import (
     Samples,
 )
 from profiler.parse import annotated_samples, perf_annotate, perf_data, perf_script
+from profiler.parse import modules as loaded_modules
 from profiler.syscalls import NUMBERS
 from profiler.target import open_target
 from profiler.target.local import Local
@@ -138,8 +140,9 @@ def open_case(directory: Path, *, kernel: Kernel | None = None, progress: Progre
 
 
 def _case(directory: Path, kernel: Kernel, subject: Subject) -> Case:
-    code = _code(kernel, subject.kernel.build_id, directory / recording.KERNEL_TEXT)
-    subject = replace(subject, kaslr_offset=_loaded_at(directory, code.vmlinux, subject.manifest))
+    vmlinux = _vmlinux(kernel, subject.kernel.build_id)
+    subject = replace(subject, kaslr_offset=_loaded_at(directory, vmlinux, subject.manifest))
+    code = _code(kernel, vmlinux, directory, subject.kaslr_offset)
     return Case(subject, code, _source(kernel), _config(directory, kernel))
 
 
@@ -299,7 +302,7 @@ def find_kernel(manifest: Manifest) -> Kernel:
     )
 
 
-def _code(kernel: Kernel, build_id: str, text: Path) -> KernelCode:
+def _vmlinux(kernel: Kernel, build_id: str) -> Vmlinux:
     if kernel.vmlinux is None:
         raise MissingError(
             f"no vmlinux of {kernel.release} with debug info on this machine",
@@ -308,8 +311,15 @@ def _code(kernel: Kernel, build_id: str, text: Path) -> KernelCode:
     vmlinux = Vmlinux(kernel.vmlinux)
     if build_id:
         vmlinux.check_build_id(build_id)
+    return vmlinux
+
+
+def _code(kernel: Kernel, vmlinux: Vmlinux, directory: Path, kaslr_offset: int) -> KernelCode:
     lines = LineTable.open(vmlinux, cache_dir=lab.cache_directory() / "symcache")
-    return KernelCode(vmlinux, lines, read_running_text(text))
+    facts, text, symbols = (directory / n for n in (recording.MODULES, recording.MODULES_TEXT, recording.KALLSYMS))
+    loaded = loaded_modules.read(facts, text, symbols, kaslr_offset)
+    modules = Modules(loaded, lambda module: lab.find_module(kernel, module.name), vmlinux.find_symbol)
+    return KernelCode(vmlinux, lines, read_running_text(directory / recording.KERNEL_TEXT), modules)
 
 
 def _source(kernel: Kernel) -> SourceTree | None:
