@@ -62,7 +62,7 @@ def examine(
 ) -> list[Exact]:
     """The origins of the calls that failed with `errno`, the most frequent first; none where the log holds no whole
     call that did, or the origin lies before it."""
-    found = execution.calls(log, decode, entry.kernel, entry.number)
+    found = execution.calls(log, decode, symbols, entry.kernel, entry.number)
     results = Counter(call.result for call in found)
     by_origin: dict[tuple[Origin, tuple[str, ...]], Exact] = {}
     for call, alike in execution.paths(log, found, -errno)[:_MOST_PATHS]:

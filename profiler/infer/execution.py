@@ -1,8 +1,8 @@
 """An execution log taken apart: the calls of one system call, the functions each of them went through.
 
 A log is a plain sequence of instructions. Interrupts and faults are told by an instruction that does not
-follow from the one before it, and end with the `iret` that takes control back; what lies between is left
-out. Functions are told by calls and returns, a return being matched with its call by the stack slot of the
+follow from the one before it and lies where the CPU enters the kernel from outside; they end with the `iret` that
+takes control back, and what lies between is left out. Functions are told by calls and returns, a return being matched with its call by the stack slot of the
 return address: retpolines and stack switches then need no special case.
 """
 
@@ -21,6 +21,8 @@ from profiler.model import LOGGED_REGISTERS, ExecutionLog
 
 Decode = Callable[[int], Executed | None]
 RAX, RSP = LOGGED_REGISTERS.index("rax"), LOGGED_REGISTERS.index("rsp")
+# The functions that the interrupt descriptor table leads to (arch/x86/include/asm/idtentry.h).
+_FROM_OUTSIDE = ("asm_", "irq_entries", "spurious_entries")
 _ANYWHERE = (Control.RETURN, Control.INTERRUPT_RETURN, Control.SYSCALL_RETURN)
 
 
@@ -53,15 +55,18 @@ class Frame:
             frame = frame.parent
 
 
-def calls(log: ExecutionLog, decode: Decode, entry: int, number: int) -> list[LoggedCall]:
+def calls(log: ExecutionLog, decode: Decode, symbols: Symbols, entry: int, number: int) -> list[LoggedCall]:
     """Every whole call of the system call `number` in the log; `entry`: where the kernel is entered by `syscall`."""
     unique, inverse = np.unique(log.address, return_inverse=True)
     steps = [decode(int(address)) for address in unique]
     breaks = _breaks(log.address, steps, inverse)
+    breaks = breaks[np.array([_enters_from_outside(int(a), symbols) for a in log.address[breaks + 1]], dtype=bool)]
     returns = _rows_of(steps, inverse, Control.INTERRUPT_RETURN)
     leaves = _rows_of(steps, inverse, Control.SYSCALL_RETURN)
     entries = np.flatnonzero(log.address == entry)
-    found = []
+    found: list[LoggedCall] = []
+    if not len(entries):
+        return found
     for start, end in zip(entries, [*entries[1:], len(log.address)], strict=True):
         if log.registers[start, RAX] == number:
             call = _one_call(log, int(start), int(end), breaks, returns, leaves)
@@ -81,6 +86,12 @@ def _breaks(address: NDArray[np.uint64], steps: list[Executed | None], inverse: 
     arrives = jumps[now] & (after == target[now])
     again = after == address[:-1]  # one element of a string instruction, or a fault that was mended
     return np.flatnonzero(~(follows | arrives | free[now] | again))
+
+
+def _enters_from_outside(address: int, symbols: Symbols) -> bool:
+    """False where the text is not quite what ran (a static key was switched since): that is no interrupt."""
+    found = symbols.function_at(address)
+    return found is None or found[0].startswith(_FROM_OUTSIDE)
 
 
 def _goes_anywhere(step: Executed) -> bool:
@@ -194,7 +205,7 @@ class _FrameBuilder:
         if top.name.startswith(THUNKS):  # the call went through it to here
             top.name, top.entry = name, entry
             return top
-        if top.parent is None or previous.control == Control.RETURN:
+        if top.parent is None:
             return top
         frame = Frame(entry, name, top, top.rows[-1] if top.rows else before, tail=True, return_slot=top.return_slot)
         top.children.append(frame)
