@@ -55,7 +55,8 @@ class Scenario:
     """How to make one system call fail.
 
     `fails_since` and `fails_before` are kernel versions such as "6.3": the call fails as said on kernels from
-    the first and up to, not including, the second. Elsewhere the run ends as not reproduced.
+    the first and up to, not including, the second. Elsewhere the run ends as not reproduced. `modules` names the
+    kernel modules that a guest is to have loaded; the set-up asks for them again (`Setup.module`), for other targets.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Scenario:
         fails_since: str | None = None,
         fails_before: str | None = None,
         seconds: float = 5.0,
+        modules: tuple[str, ...] = (),
     ) -> None:
         self.name = name
         self.syscall = syscall
@@ -80,6 +82,7 @@ class Scenario:
         self.fails_since = fails_since
         self.fails_before = fails_before
         self.seconds = seconds
+        self.modules = modules
 
     @property
     def errno_number(self) -> int:
@@ -108,6 +111,7 @@ class Scenario:
             "fails_since": self.fails_since,
             "fails_before": self.fails_before,
             "seconds": self.seconds,
+            "modules": list(self.modules),
         }
 
 
@@ -126,6 +130,7 @@ def scenario(
     fails_since: str | None = None,
     fails_before: str | None = None,
     seconds: float = 5.0,
+    modules: tuple[str, ...] = (),
 ) -> Callable[[Callable[[Setup], Call]], Scenario]:
     """Makes a Scenario of the function below it.
 
@@ -145,6 +150,7 @@ def scenario(
             fails_since=fails_since,
             fails_before=fails_before,
             seconds=seconds,
+            modules=modules,
         )
 
     return declare

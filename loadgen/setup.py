@@ -164,6 +164,19 @@ class Setup:
         self.setting("/proc/self/oom_score_adj", "-1000")  # OOM_SCORE_ADJ_MIN
         self.setting("/proc/sys/kernel/printk", "1")
 
+    def module(self, name: str) -> None:
+        """Has a kernel module loaded, and unloaded at the end where it was not there. Raises MissingError if it cannot
+        be."""
+        if os.path.isdir(f"/sys/module/{name}"):
+            return
+        done = os.spawnvp(os.P_WAIT, "modprobe", ["modprobe", name])  # noqa: S606  subprocess is slow to import
+        if done or not os.path.isdir(f"/sys/module/{name}"):
+            raise MissingError(
+                f"the kernel module {name} is not loaded, and modprobe cannot load it",
+                hint="run as root, on a kernel that has the module",
+            )
+        self.at_end(lambda: os.spawnvp(os.P_WAIT, "modprobe", ["modprobe", "-r", name]))  # noqa: S606
+
     def setting(self, path: str, value: str) -> None:
         """Writes a file of /proc, and its former content at the end."""
         descriptor = self.open(path, os.O_RDWR)

@@ -30,6 +30,16 @@ class SockaddrUn(ctypes.Structure):
     _fields_ = [("family", ctypes.c_uint16), ("path", ctypes.c_char * 108)]
 
 
+class SockaddrVm(ctypes.Structure):
+    """vsock(7)."""
+
+    _fields_ = [
+        *_fields("family reserved", ctypes.c_uint16),
+        *_fields("port cid", ctypes.c_uint32),
+        ("zero", ctypes.c_uint8 * 4),
+    ]
+
+
 class IoUringParams(ctypes.Structure):
     """io_uring_setup(2); the two offset tables at its end are the kernel's to fill."""
 

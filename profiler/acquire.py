@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.build import loop_library
+from loadgen.scenarios import SCENARIOS
 from profiler import evidence, lab, recording
 from profiler.debuginfo.vmlinux import Vmlinux
 from profiler.errors import MismatchError, MissingError, ProfilerError, RecordError, TargetError, UsageError
@@ -132,7 +133,10 @@ def _record(target: Target, following: _Following, partial: Path) -> None:
         files[_GUEST_LOOP] = loop_library(lab.cache_directory())
     else:
         files[_GUEST_PROGRAM] = _program(request.program[0])
+    modules = _modules(target, request, following.told)
+    files |= {f"/modules/{name}.ko": path for name, path in modules}
     with target.session(files) as session:
+        _load_modules(session, [name for name, _ in modules])
         local_job = partial / "job.json"
         local_job.write_text(json.dumps(following.job(session)))
         session.put(local_job, "job.json")
@@ -144,6 +148,22 @@ def _record(target: Target, following: _Following, partial: Path) -> None:
         (partial / "out").rmdir()
         if session.console is not None and session.console.is_file():
             (partial / recording.CONSOLE).write_bytes(session.console.read_bytes())
+
+
+def _modules(target: Target, request: RunRequest, progress: Progress) -> list[tuple[str, Path]]:
+    """The modules that a guest is to load, in order. Elsewhere the load's set-up asks the system for them."""
+    kernel = target.kernel()
+    wanted = SCENARIOS[request.scenario].modules if request.scenario else ()
+    if not wanted or kernel is None or not target.spec.startswith("vm:"):
+        return []
+    return lab.loadable_modules(kernel, wanted, progress)
+
+
+def _load_modules(session: Session, names: list[str]) -> None:
+    for name in names:
+        done = session.run(["insmod", f"/modules/{name}.ko"], timeout=_GRACE_SECONDS, name=f"loading {name}")
+        if done.exit_code:
+            raise TargetError(f"the guest cannot load the module {name}: {' '.join(done.output.split())[-200:]}")
 
 
 def _fetch(session: Session, into: Path) -> None:
@@ -165,7 +185,7 @@ class _Following:
         self._taken = taken
         self._partial = partial
         self._decided = decided if _looks(request) else None
-        self._progress = progress
+        self.told = progress
         self._execution: ExecutionLog | None = None
         self._load: dict[str, Any] = {}  # {"load": 118, "syscall_entry": 18446744071572881408}
         self._last: dict[str, Any] = {}
@@ -210,7 +230,7 @@ class _Following:
         if not isinstance(message, dict):
             return
         if "progress" in message:
-            self._progress(str(message.get("phase", "recording")), float(message["progress"]))
+            self.told(str(message.get("phase", "recording")), float(message["progress"]))
         elif "load" in message:
             self._load = message
         elif "replay" in message:
