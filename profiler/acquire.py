@@ -34,6 +34,7 @@ Progress = Callable[[str, float | None], None]
 _GRACE_SECONDS = 120.0
 _LEAST_OF_ASKED = 0.5  # of the sampling rate, below which the user is told
 _GUEST_LOOP, _GUEST_JOB, _GUEST_PROGRAM = "/whyerrno/loop.so", "/work/job.json", "/whyerrno/load"
+_LOOK = "look"  # a directory for what there is to look at, until the whole is there
 _LOOK_GROWTH = 1.5  # each look has half as many samples again as the one before
 _REPLAY_SECONDS = 60.0  # that a log may take, and the load go on for it
 _REPLAYED_CALLS = 8
@@ -142,7 +143,8 @@ def _record(target: Target, following: _Following, partial: Path) -> None:
         session.put(local_job, "job.json")
         local_job.unlink()
         following.run(session)
-        _fetch(session, partial / "out")
+        shutil.rmtree(partial / _LOOK, ignore_errors=True)
+        session.get("out", partial / "out")
         for file in (partial / "out").iterdir():
             file.rename(partial / file.name)
         (partial / "out").rmdir()
@@ -164,12 +166,6 @@ def _load_modules(session: Session, names: list[str]) -> None:
         done = session.run(["insmod", f"/modules/{name}.ko"], timeout=_GRACE_SECONDS, name=f"loading {name}")
         if done.exit_code:
             raise TargetError(f"the guest cannot load the module {name}: {' '.join(done.output.split())[-200:]}")
-
-
-def _fetch(session: Session, into: Path) -> None:
-    """All that the recorder wrote. What was fetched before goes first: it may still be mapped into memory."""
-    shutil.rmtree(into, ignore_errors=True)
-    session.get("out", into)
 
 
 class _Following:
@@ -274,13 +270,14 @@ class _Following:
     def _look(self, session: Session) -> None:
         if self._decided is None or self.stopped_by != "time":
             return
-        directory = self._partial / "look"
-        _fetch(session, directory)
-        try:
-            enough = self._decided(Look(directory, int(self._load["load"]), self._execution))
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
-        if enough:
+        directory = self._partial / _LOOK
+        if directory.is_dir():
+            samples = directory / recording.PERF_DATA
+            samples.unlink()  # and not written over: it may still be mapped into memory
+            session.get(f"out/{recording.PERF_DATA}", samples)
+        else:
+            session.get("out", directory)
+        if self._decided(Look(directory, int(self._load["load"]), self._execution)):
             self.stopped_by = "verdict"
 
     def _order(self, session: Session, word: str) -> None:
