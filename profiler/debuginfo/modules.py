@@ -161,7 +161,8 @@ class _Lines:
                 found = list(self._program.source_location(address))
             except LookupError:
                 found = []
-            self._known[address] = tuple(Frame(base_name(at.name()), _relative(at.filename), at.line) for at in found)
+            named = [at for at in found if at.name()]  # a unit's own line, where no function's DWARF holds the address
+            self._known[address] = tuple(Frame(base_name(at.name()), _relative(at.filename), at.line) for at in named)
         return self._known[address]
 
 
