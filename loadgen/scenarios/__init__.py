@@ -8,6 +8,9 @@
     def listen_eopnotsupp(setup: Setup) -> Call:
         return Call("listen", setup.udp_socket().fileno(), 1)
 
+Where the same call gives the same errno in another scenario, the name says the way between the two and `syscall=` the
+call ("connect-tcp-econnrefused").
+
 Whatever is set up through `Setup` is undone at the end. A system call used for the first time also wants its number
 in loadgen/syscalls.py. Choose calls that never succeed: the loop stops at the first success, unless the call says how
 to undo it (`Call(..., undo=Call("close", RESULT))`). Choose calls that need no kernel module, or name it: a guest has
