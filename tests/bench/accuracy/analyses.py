@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from profiler import pipeline, recording
 from profiler.campaign import plan
@@ -147,9 +148,9 @@ def _prefixes(one: Found, *, again: bool) -> list[dict[str, Any]]:
     if again or not path.is_file():
         case = pipeline.open_case(one.directory, progress=_silent)
         data = pipeline.read_samples(recording.samples_file(one.directory))
-        made = [
-            _judged(case.conclude(cut(data, seconds)), seconds) for seconds in PREFIX_SECONDS if lasts(data, seconds)
-        ]
+        elapsed = since_load(data, recording.read_load(one.directory).pid)
+        lasting = [seconds for seconds in PREFIX_SECONDS if len(elapsed) and seconds < elapsed.max()]
+        made = [_judged(case.conclude(cut(data, elapsed < seconds)), seconds) for seconds in lasting]
         path.write_text(json.dumps(made, indent=1) + "\n")
     found: list[dict[str, Any]] = json.loads(path.read_text())
     return found
@@ -160,15 +161,22 @@ def _judged(analysis: Analysis, seconds: float) -> dict[str, Any]:
     return {"seconds": seconds} | {key: data[key] for key in _JUDGED}
 
 
-def lasts(data: PerfRecording, seconds: float) -> bool:
-    """Whether samples were taken for longer than that."""
-    return len(data.samples.time) > 0 and float(np.ptp(data.samples.time)) / 1e9 > seconds
+def since_load(data: PerfRecording, pid: int) -> NDArray[np.float64]:
+    """Seconds of each sample since the first in the load's process; perf begins with a few of its own start.
+
+    Samples of several CPUs need not be in the order of time.
+    """
+    times = data.samples.time.astype(np.int64)
+    of_load = times[data.samples.pid == pid]
+    first = (of_load if len(of_load) else times).min(initial=np.iinfo(np.int64).max)
+    since: NDArray[np.float64] = (times - first) / 1e9
+    return since
 
 
-def cut(data: PerfRecording, seconds: float) -> PerfRecording:
-    """The samples of the first seconds alone. Samples of several CPUs need not be in the order of time."""
+def cut(data: PerfRecording, kept_rows: NDArray[np.bool_]) -> PerfRecording:
+    """Some of the samples alone."""
     samples = data.samples
-    rows = np.flatnonzero(samples.time - samples.time.min() < np.uint64(seconds * 1e9))
+    rows = np.flatnonzero(kept_rows)
     lengths = np.diff(samples.chain_start)[rows]
     start = np.concatenate([[0], np.cumsum(lengths)])
     at = np.repeat(samples.chain_start[rows] - start[:-1], lengths) + np.arange(start[-1])

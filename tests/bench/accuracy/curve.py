@@ -69,7 +69,7 @@ def draw(rows: list[Row], path: Path) -> None:
         axes.set_xlim(-0.02, 1.02)
         below.set_ylabel("verdicts", color=theme.muted)
         below.set_xlabel("stated confidence", color=theme.muted)
-        axes.legend(loc="upper left", frameon=False, labelcolor=theme.text)
+        axes.legend(loc="lower right", frameon=False, labelcolor=theme.text)
 
 
 def _draw_series(
