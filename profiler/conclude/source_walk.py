@@ -8,21 +8,23 @@ which lines the machine path ran through; the walk that returns the errno names 
 
 from __future__ import annotations
 
-import re
+import functools
+import math
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from profiler.conclude import annotate, places
 from profiler.conclude.places import Code
+from profiler.conclude.source_arguments import ByArguments, Given, given_to
+from profiler.conclude.source_graph import block_id, node_id, source_graph
 from profiler.debuginfo.functions import base_name
-from profiler.debuginfo.source_flow import SYNONYMS, Assignment, FlowEdge, FlowNode, SourceFlow, Value
-from profiler.graph import Block, Call, Edge, EdgeKind, FunctionGraph, Step, StepKind, Test
+from profiler.debuginfo.source_flow import FlowNode, SourceFlow
+from profiler.graph import Block, FunctionGraph
 from profiler.infer.calltree import CallNode
 from profiler.infer.decision import Decision
 from profiler.infer.evidence import BlockSamples
-from profiler.infer.slice import RETURN_PLACE, CallValue, OriginKind, Slicer
+from profiler.infer.slice import CallValue, OriginKind, Slicer
 from profiler.infer.verdict import Located, SolvedCall, candidates, decide
 from profiler.infer.walks import Weights, solve
 from profiler.model import SourceLocation
@@ -33,6 +35,7 @@ _RAN, _DID_NOT = 1.5, -2.5
 _CALL_ON_CHAIN = 6.0
 _LEAST = 1e-9
 _OFF_THE_JUMP = 1e-4  # how much less likely a condition is that the machine's deciding jump has no line of
+_CONSTANTS = (OriginKind.CONSTANT, OriginKind.FLAGS)
 _SILENT = CallValue(-8.0, 0.0)
 
 InlinePath = tuple[
@@ -41,6 +44,7 @@ InlinePath = tuple[
 
 
 FlowOf = Callable[[str, str, int], SourceFlow | None]  # function, file, a line in it
+Solver = Callable[[str], SolvedCall | None]  # by the place asked for, "" for what is returned
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +131,7 @@ class _Walker:
         ]
         self.calls_at = self._chain_calls()
         self.solved: dict[int, tuple[_Instance, dict[int, FlowNode]]] = {}
+        self.known: dict[tuple[int, InlinePath, str], SolvedCall | None] = {}
 
     def _chain_calls(self) -> dict[tuple[int, InlinePath], tuple[int, int]]:
         """(machine call, inline path) → (line, index of the machine call made there), along the chain."""
@@ -138,50 +143,80 @@ class _Walker:
                 found[index, _path(frames)] = (frames[0].line, index + 1)
         return found
 
-    def solve_machine(self, index: int) -> SolvedCall | None:
+    def solve_machine(self, index: int, wanted: str = "") -> SolvedCall | None:
         found = self.instances[index]
         # SYSCALL_DEFINE makes wrappers around the body that it is followed by: only the innermost has code of its own.
         body = next((i for i in found.values() if i.function.startswith("__do_sys_")), found.get(()))
         if body is None or (body.function.startswith(places.WRAPPERS) and index + 1 < len(self.instances)):
-            return self.solve_machine(index + 1) if index + 1 < len(self.instances) else None
-        return self._solve(body)
+            return self.solve_machine(index + 1, wanted) if index + 1 < len(self.instances) else None
+        return self._solve(body, wanted)
 
-    def _solve(self, instance: _Instance) -> SolvedCall | None:
+    def _solve(self, instance: _Instance, wanted: str) -> SolvedCall | None:
+        """The walks through an instance, by what they return, or leave in `wanted`, a place in its own terms."""
         _, following = self.calls_at.get((instance.machine, instance.path), (0, 0))
         if following and base_name(self.located.calls[following].node.name) == instance.function:
-            return self.solve_machine(following)  # partial inlining: the rest of this function is one of its own
-        flow = self.flow_of(instance.function, instance.file, instance.near)
-        if flow is None:
-            return None
+            return self.solve_machine(following, wanted)  # partial inlining: the rest is a function of its own
+        key = instance.machine, instance.path, wanted
+        if key not in self.known:
+            flow = self.flow_of(instance.function, instance.file, instance.near)
+            self.known[key] = self._solve_flow(instance, flow, wanted) if flow is not None else None
+        return self.known[key]
+
+    def _solve_flow(self, instance: _Instance, flow: SourceFlow, wanted: str) -> SolvedCall:
         nodes = {node.index: node for node in flow.nodes}
-        callees = {start: [c] for start, c in self._callees(instance, nodes)}
-        graph = _graph(instance.function, flow, nodes, set(callees), (self.errno_name, self.errno))
-        slicer = Slicer(graph, self.errno, lambda block: self._value(callees.get(block.start)))
+        solvers = dict(self._callees(instance, nodes))
+        callees = {start: [callee] for start, solver in solvers.items() if (callee := solver(""))}
+        given = {start: self._given(nodes[node_id(start)], callee) for start, (callee,) in callees.items()}
+        # Where the machine code has a constant, it was not written by a function that is not on the chain to it.
+        others_write = self.located.origin.kind not in _CONSTANTS
+        graph = source_graph(flow, given, (self.errno_name, self.errno), others_write=others_write)
+        writers: dict[tuple[int, str], SolvedCall] = {}
+
+        def left_in(block: Block, place: str) -> CallValue | None:
+            writer = solvers[block.start](place)
+            if writer is None or max(writer.walks.log_errno, writer.walks.log_other) == -math.inf:
+                return None
+            writers[block.start, place] = writer
+            return writer.value()
+
+        slicer = Slicer(
+            graph,
+            self.errno,
+            lambda block: self._value(callees.get(block.start)),
+            left_in=left_in,
+            wanted=wanted,
+            names=ByArguments(given),
+        )
         walks = solve(graph, slicer, self._weights(instance, graph, nodes, callees))
         solved = SolvedCall(CallNode(0, instance.function, None, None), graph, walks, BlockSamples({}, {}, 0), 0.0)
-        solved.callees = callees
+        solved.callees, solved.writers = callees, writers
         self.solved[id(solved)] = (instance, nodes)
         return solved
+
+    def _given(self, node: FlowNode, callee: SolvedCall) -> Given:
+        instance, nodes = self.solved[id(callee)]
+        return given_to(instance.function, nodes[0].text, node)
 
     @staticmethod
     def _value(callees: list[SolvedCall] | None) -> CallValue:
         return callees[0].value() if callees else _SILENT
 
-    def _callees(self, instance: _Instance, nodes: dict[int, FlowNode]) -> Iterable[tuple[int, SolvedCall]]:
-        """Calls to functions that are on the chain, or inlined here and ran: (block, solved callee)."""
+    def _callees(self, instance: _Instance, nodes: dict[int, FlowNode]) -> Iterable[tuple[int, Solver]]:
+        """Calls to functions that are on the chain, or inlined here and ran: (block, what solves the callee)."""
         line, following = self.calls_at.get((instance.machine, instance.path), (0, 0))
         calling = _calling_node(nodes, line, self.located.calls[following].node.name) if following else None
         for node in nodes.values():
-            callee = self.solve_machine(following) if node is calling else self._inlined_callee(instance, node)
-            if callee is not None:
-                yield _block_id(node.index), callee
+            if node is calling:
+                yield block_id(node.index), functools.partial(self.solve_machine, following)
+            elif (inner := self._inlined_callee(instance, node)) is not None:
+                yield block_id(node.index), functools.partial(self._solve, inner)
 
-    def _inlined_callee(self, instance: _Instance, node: FlowNode) -> SolvedCall | None:
+    def _inlined_callee(self, instance: _Instance, node: FlowNode) -> _Instance | None:
         for name in node.calls:
             for line in range(node.first_line, node.last_line + 1):
                 inner = self.instances[instance.machine].get((*instance.path, (line, name)))
                 if inner is not None and inner.ran:
-                    return self._solve(inner)
+                    return inner
         return None
 
     def _weights(
@@ -194,7 +229,7 @@ class _Walker:
         weights = dict.fromkeys(graph.blocks, 0.0)
         for index, node in nodes.items():
             lines = set(range(node.first_line, node.last_line + 1))
-            block = _block_id(index)
+            block = block_id(index)
             if lines & instance.ran:
                 weights[block] = _RAN
             elif lines & instance.present:
@@ -205,17 +240,17 @@ class _Walker:
 
     def explains(self, candidate: Located) -> bool:
         """Whether the errno comes, in the source too, from the function that the machine's verdict names."""
-        constant = candidate.origin.kind in (OriginKind.CONSTANT, OriginKind.FLAGS)
+        constant = candidate.origin.kind in _CONSTANTS
         return constant and self.solved[id(candidate.calls[-1])][0].machine == len(self.instances) - 1
 
     def verdict(self, found: Located, decision: Decision | None) -> SourceVerdict:
         instance, nodes = self.solved[id(found.calls[-1])]
-        site_node = nodes[_node_id(found.origin.address)]
+        site_node = nodes[node_id(found.origin.address)]
         site = SourceLocation(instance.function, instance.file, site_node.first_line)
         if decision is None:
             return SourceVerdict(site, None, None, None, (), found.probability)
         at, at_nodes = self.solved[id(found.calls[decision.depth])]
-        node = at_nodes[_node_id(decision.address)]
+        node = at_nodes[node_id(decision.address)]
         place = SourceLocation(at.function, at.file, node.first_line)
         probability = found.probability * decision.probability
         taken = None if decision.taken is None or node.kind != "condition" else decision.taken
@@ -263,135 +298,3 @@ def _instances(code: Code, call: SolvedCall, walked: set[int], index: int) -> di
                 if start in walked:
                     instance.ran.add(frame.line)
     return found
-
-
-# ---- the flow of a function's source, as blocks ----
-
-
-def _block_id(index: int) -> int:
-    return 2 * index
-
-
-def _node_id(block: int) -> int:
-    return block // 2
-
-
-def _graph(
-    function: str, flow: SourceFlow, nodes: dict[int, FlowNode], calling: set[int], errno: tuple[str, int]
-) -> FunctionGraph:
-    """Each node becomes a block, one that calls into the chain becomes two: up to the call, and behind it."""
-    out: dict[int, list[FlowEdge]] = defaultdict(list)
-    for edge in flow.edges:
-        out[edge.source].append(edge)
-    blocks: dict[int, Block] = {}
-    for index, node in nodes.items():
-        start = _block_id(index)
-        called = start in calling
-        edges = tuple(_edges(node, out[index]))
-        steps = tuple(_steps(node, start, errno, called=called))
-        last = Block(start, start + 1, 1, start, steps, edges, returns=node.kind in ("return", "exit"))
-        if called:
-            call = Call(start, None, tail=False, results=(_result_place(node),))
-            behind = replace(last, start=start + 1, end=start + 2, last=start)
-            blocks[start + 1] = behind
-            last = replace(last, steps=(), edges=(Edge(start + 1, EdgeKind.AFTER_CALL),), call=call, returns=False)
-        blocks[start] = last
-    return FunctionGraph(function, _block_id(flow.entry), blocks)
-
-
-def _result_place(node: FlowNode) -> str:
-    """The variable that takes what a call in the node returns, or the return value itself."""
-    if node.returned is not None and node.returned.calls:
-        return RETURN_PLACE
-    return next((_variable(a) for a in node.assigns if a.operator == "=" and a.value.calls), "")
-
-
-def _edges(node: FlowNode, out: list[FlowEdge]) -> Iterable[Edge]:
-    tests = _tests(node)
-    if node.kind == "return":
-        return
-    for edge in out:
-        kind = {True: EdgeKind.TAKEN, False: EdgeKind.NOT_TAKEN, None: EdgeKind.JUMP}[edge.outcome]
-        if node.kind == "switch":
-            kind = EdgeKind.TAKEN
-        yield Edge(_block_id(edge.target), kind, tests.get(edge.outcome))
-
-
-_COMPARED = re.compile(r"([A-Za-z_]\w*)\s*(==|!=|<=|>=|<|>)\s*(-?\d+|NULL)")
-_OPPOSITE = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
-
-
-def _tests(node: FlowNode) -> dict[bool | None, Test]:
-    """What the outcome of a simple condition says of a variable: `ret`, `ret < 0`, `IS_ERR(p)`, `(err = f())`."""
-    if node.kind != "condition":
-        return {}
-    text = _unwrapped(node.text)
-    assigned = next((a.target for a in node.assigns), None)
-    if assigned is not None:
-        text = assigned if re.fullmatch(r"[A-Za-z_]\w*\s*=[^=].*", text) else text
-    if re.fullmatch(r"[A-Za-z_]\w*", text):
-        return {True: Test(text, "!=", 0), False: Test(text, "==", 0)}
-    if found := re.fullmatch(r"IS_ERR(?:_VALUE|_OR_NULL)?\(\s*([A-Za-z_]\w*)\s*\)", text):
-        return {True: Test(found[1], "error", 0), False: Test(found[1], "not error", 0)}
-    if found := _COMPARED.fullmatch(text):
-        value = 0 if found[3] == "NULL" else int(found[3])
-        return {True: Test(found[1], found[2], value), False: Test(found[1], _OPPOSITE[found[2]], value)}
-    return {}
-
-
-def _unwrapped(text: str) -> str:
-    while found := re.fullmatch(r"(?:likely|unlikely|WARN_ON|WARN_ON_ONCE)?\s*\((.*)\)", text.strip()):
-        if not _balanced(found[1]):
-            break
-        text = found[1]
-    return text.strip()
-
-
-def _balanced(text: str) -> bool:
-    depth = 0
-    for character in text:
-        depth += (character == "(") - (character == ")")
-        if depth < 0:
-            return False
-    return depth == 0
-
-
-# a variable or a member (`wo->notask_error`), as it is or turned between pointer and number
-_COPY = re.compile(r"(?:PTR_ERR(?:_OR_ZERO)?|ERR_PTR|ERR_CAST)?\(*(?:\([\w\s*]+\))?\s*([A-Za-z_][\w>.-]*)\s*\)*")
-_NUMBER = re.compile(r"-?(?:0x[0-9a-fA-F]+|\d+)[uUlL]*|NULL|true|false")
-
-
-def _steps(node: FlowNode, address: int, errno: tuple[str, int], *, called: bool) -> Iterable[Step]:
-    for assignment in node.assigns:
-        if not (called and assignment.value.calls):  # the result of a call on the chain is told by the block's call
-            yield _assignment(assignment, address, errno)
-    if node.returned is not None and not (called and node.returned.calls):
-        yield _value(RETURN_PLACE, node.returned, address, errno)
-
-
-def _assignment(assignment: Assignment, address: int, errno: tuple[str, int]) -> Step:
-    if assignment.operator == "=":
-        return _value(_variable(assignment), assignment.value, address, errno)
-    return Step(address, assignment.target, StepKind.UNKNOWN)
-
-
-def _variable(assignment: Assignment) -> str:
-    """Its target; a pointer's declaration with initialiser (`struct file *f = ...`) has the star in it."""
-    return assignment.target.lstrip("* ")
-
-
-def _value(place: str, value: Value, address: int, errno: tuple[str, int]) -> Step:
-    name, number = errno
-    names = {name} | SYNONYMS.get(name, set())
-    expression = value.expression.strip()
-    if value.errnos:
-        if "?" in expression:
-            choices = (-number, 0) if names & set(value.errnos) else (0,)
-            return Step(address, place, StepKind.FLAGS, choices=choices)
-        return Step(address, place, StepKind.CONST, value=-number if names & set(value.errnos) else 0)
-    if _NUMBER.fullmatch(expression):
-        return Step(address, place, StepKind.CONST, value=0)
-    wrapped = expression.startswith(("PTR_ERR", "ERR_PTR", "ERR_CAST"))
-    if (wrapped or not value.calls) and (found := _COPY.fullmatch(expression)):
-        return Step(address, place, StepKind.COPY, source=found[1])
-    return Step(address, place, StepKind.UNKNOWN)

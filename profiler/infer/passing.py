@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from profiler.graph import Call, Pointer, pointer_to
 
 # How far behind an address that is given away a callee is taken to reach, in bytes: the size of a large structure.
@@ -39,3 +41,24 @@ def in_caller(call: Call, place: str) -> str:
         return place if pointer.base in ("global", "gs") else ""
     base = in_caller(call, pointer.base)
     return Pointer(base, pointer.offset).place if base else ""
+
+
+class Names(Protocol):
+    """How functions name each other's memory."""
+
+    def in_callee(self, call: Call, place: str) -> list[str]: ...
+
+    def in_caller(self, call: Call, place: str) -> str: ...
+
+
+class ByPointers:
+    """In machine code: by the addresses that a call gives away."""
+
+    def in_callee(self, call: Call, place: str) -> list[str]:
+        return in_callee(call, place)
+
+    def in_caller(self, call: Call, place: str) -> str:
+        return in_caller(call, place)
+
+
+BY_POINTERS = ByPointers()

@@ -11,8 +11,8 @@ import enum
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from profiler.graph import Block, Edge, FunctionGraph, Step, StepKind, Test, is_memory
-from profiler.infer.passing import in_callee, in_caller
+from profiler.graph import Block, Edge, FunctionGraph, Step, StepKind, Test
+from profiler.infer.passing import BY_POINTERS, Names
 
 RETURN_PLACE = "rax"  # of graphs made from source
 _MOST_PENDING = 6  # operations kept with a place; the longest idiom of compilers has three
@@ -86,7 +86,7 @@ class CallValue:
 @dataclass(frozen=True, slots=True)
 class Slicer:
     """Tracks the value `-errno` backwards. `call_value` tells of the call that ends a block; `left_in` what it leaves
-    in memory, named as in the callee, None where it does not touch it. `wanted`: the place asked for at the exit."""
+    in memory, named as in the callee, None where it does not touch it. `wanted`: the memory asked for at the exit."""
 
     graph: FunctionGraph
     errno: int
@@ -94,6 +94,7 @@ class Slicer:
     priors: Priors = Priors()
     left_in: Callable[[Block, str], CallValue | None] = lambda _block, _place: None
     wanted: str = ""
+    names: Names = BY_POINTERS
     doubts: bool = True  # whether memory may have been written by someone who is not seen to
 
     @property
@@ -117,14 +118,13 @@ class Slicer:
                 return self._from_callee(block, state, "")
             if state.place in block.call.clobbers:
                 return self._unseen(OriginKind.UNKNOWN, block.call.address, self.priors.unknown)
-            if is_memory(state.place):
-                return self._past_memory(block, state)
+            return self._past_memory(block, state)
         return list(self._through_steps(block, state))
 
     def _past_memory(self, block: Block, state: Held) -> list[tuple[State, float]]:
         """Before a call whose callee may write the memory that holds the value."""
         assert block.call is not None
-        names = in_callee(block.call, state.place)
+        names = self.names.in_callee(block.call, state.place)
         for name in names:
             if self.left_in(block, name) is not None:
                 return self._from_callee(block, state, name)
@@ -147,11 +147,10 @@ class Slicer:
                 found += [(found, weight + factor) for found, factor in self._through_steps(block, before)]
         return found
 
-    @staticmethod
-    def _given(block: Block, held: Held, asked: str, state: Held) -> Held | None:
+    def _given(self, block: Block, held: Held, asked: str, state: Held) -> Held | None:
         """What a callee had at its entry, in the caller's terms."""
         assert block.call is not None
-        place = state.place if held.place == asked else in_caller(block.call, held.place)
+        place = state.place if held.place == asked else self.names.in_caller(block.call, held.place)
         pending = (*held.pending, *state.pending)
         if not place or len(pending) > _MOST_PENDING:
             return None
@@ -238,10 +237,10 @@ class Slicer:
         return Held(self.wanted or self.graph.return_place)
 
     def at_entry(self, held: Held) -> Origin | None:
-        """The origin of what was there before the function began; None of memory that the function does not read."""
+        """The origin of what was there before the function began; None of memory that it only left alone."""
         if held.read:
             return Origin(OriginKind.MEMORY, held.read, held.place)
-        if held.place.startswith("["):
+        if held.place.startswith("[") or (self.wanted and held == self.asked):
             return None
         # An argument, or a register nobody set.
         return Origin(OriginKind.ARGUMENT, self.graph.entry)
@@ -257,7 +256,7 @@ class Slicer:
             block = blocks[index]
             if index < len(blocks) - 1 and block.call is not None and not block.call.tail:
                 given_away = held.place.startswith("[")
-                given_away |= bool(in_callee(block.call, held.place))
+                given_away |= bool(self.names.in_callee(block.call, held.place))
                 given_away |= any(held.place in earlier.addresses_taken for earlier in blocks[: index + 1])
                 if given_away or held.place in (*block.call.results, *block.call.clobbers):
                     return None

@@ -566,3 +566,81 @@ def test_where_the_deciding_jump_has_no_line_the_lines_that_ran_tell() -> None:
     """
     case = walked(source, assembly, {"f": 100, "f.else": 80, "f.bad": 90})
     assert (case.condition, case.verdict is not None and case.verdict.site.line) == (("a > 9", True), 10)
+
+
+OUT_PARAMETER = """
+    static void *take(int queue, struct arg *arg, int *err)
+    {
+        int error = -EINVAL;
+        if (queue)
+            return more(queue);
+        error = -EAGAIN;
+        if (arg->wait)
+            error = -EINVAL;
+        *err = error;
+        return NULL;
+    }
+    int f(int queue, struct arg *arg)
+    {
+        int err = -EINVAL;
+        void *found = take(queue, arg, &err);
+        if (!found)
+            return err;
+        return 0;
+    }
+"""
+OUT_PARAMETER_CODE = """
+    f:
+        sub rsp, 16         ; 14
+        mov [rsp+4], -22    ; 14
+        lea rdx, [rsp+4]    ; 15
+    .call:
+        call take           ; 15
+    .behind:
+        test rax, rax       ; 16
+        jne .found          ; 16
+    .none:
+        mov eax, [rsp+4]    ; 17
+        add rsp, 16         ; 17
+        ret                 ; 17
+    .found:
+        xor eax, eax        ; 18
+        add rsp, 16         ; 18
+        ret                 ; 18
+    take:
+        test edi, edi       ; 4
+        jne .next           ; 4
+    .empty:
+        mov eax, -22        ; 8
+        cmp [rsi+8], 0      ; 7
+        jne .store          ; 7
+    .no_wait:
+        mov eax, -11        ; 6
+    .store:
+        mov [rdx], eax      ; 9
+        xor eax, eax        ; 10
+        ret                 ; 10
+    .next:
+        call more           ; 5
+        ret                 ; 5
+    more:
+        ret                 ; 1
+"""
+
+
+def test_an_errno_that_a_callee_left_in_a_variable_of_its_caller_is_found_in_the_callee() -> None:
+    """`*err = error` in take(), reached through `&err` in f(), by what ran in take()."""
+    ran = {"f": 50, "f.none": 50, "take < f.call": 60, "take.empty < f.call": 60, "take.store < f.call": 60}
+    case = walked(OUT_PARAMETER, OUT_PARAMETER_CODE, ran)
+    assert [call.node.name for call in case.located.calls] == ["f", "take"]
+    assert (case.site, case.condition) == ("error = -EINVAL;", ("arg->wait", True))
+
+
+def test_a_variable_that_the_callee_left_alone_keeps_what_its_caller_put_in() -> None:
+    """take() found something: the errno is the caller's own."""
+    source = OUT_PARAMETER.replace("if (!found)", "if (found)")
+    code = OUT_PARAMETER_CODE.replace("jne .found", "je .found")
+    ran = {"f": 50, "f.none": 50, "take < f.call": 60, "take.next < f.call": 60, "more < take.next < f.call": 60}
+    case = walked(source, code, ran)
+    assert [call.node.name for call in case.located.calls] == ["f"]
+    assert case.site == "int err = -EINVAL;"
