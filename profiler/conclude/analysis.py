@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from profiler import __version__
-from profiler.conclude import annotate, exactly, places, words
+from profiler.conclude import annotate, exactly, modules, places, words
 from profiler.conclude.places import Source
 from profiler.conclude.source_walk import SourceVerdict, walk_source
 from profiler.conclude.sources import Sources, condition_text, whole_outcome
@@ -59,7 +59,7 @@ _CANDIDATES_SHOWN = 25
 _FUNCTIONS_PROFILED = 10
 
 
-class KernelCode(exactly.RunningCode, Protocol):
+class KernelCode(exactly.RunningCode, modules.ModuleNames, Protocol):
     def histograms(self, addresses: NDArray[np.uint64]) -> Mapping[annotate.Key, annotate.Histogram]: ...
 
 
@@ -134,6 +134,10 @@ def _conclude(case: _Case, execution: ExecutionLog | None) -> Analysis:
         return replace(blank, conclusion=Conclusion.NOT_REPRODUCED, reason=reason)
     gathered = _gather(case)
     blank = replace(blank, samples=replace(counts, on_path=gathered.on_path))
+    unread = modules.unread(gathered.nameless, gathered.on_path, code)
+    if unread:
+        reason = modules.reason_unread(subject.syscall, subject.errno, unread)
+        return replace(blank, reason=reason, next_steps=modules.remedy(unread, subject.kernel, subject.manifest))
     if execution is not None:
         answer = exactly.locate(execution, _question(subject), code, gathered.root)
         if answer is not None:
@@ -259,8 +263,12 @@ def _assemble(blank: Analysis, case: _Case, candidates: list[verdict.Located], e
     found = walk_source(code, sources.flow, best, decision, (subject.errno, subject.errno_number))
     site, branch = _in_source(code, best, decision, found, sources)
     confidence = _confidence(best, decision, found)
-    is_named = confidence >= LEAST_CONFIDENCE
-    if is_named:
+    bare = modules.without_lines(best, decision, code)
+    is_named = confidence >= LEAST_CONFIDENCE and not bare
+    steps = modules.remedy(bare, subject.kernel, subject.manifest) if bare else words.longer(subject.manifest)
+    if bare:
+        reason = modules.reason_without_lines(subject.syscall, subject.errno, bare, site.address)
+    elif is_named:
         reason = words.named(subject.syscall, subject.errno, site, branch)
     else:
         reason = words.undecided(subject.syscall, subject.errno, words.places(code, candidates, 0.05))
@@ -276,7 +284,7 @@ def _assemble(blank: Analysis, case: _Case, candidates: list[verdict.Located], e
         evidence=[evidence, *_source_evidence(found)],
         samples=replace(blank.samples, unexplained=_unexplained(best)),
         functions=annotate.annotate(code, sources, best, code.histograms(case.addresses()), site, branch),
-        next_steps=[] if is_named else words.longer(subject.manifest),
+        next_steps=[] if is_named else steps,
     )
 
 

@@ -72,6 +72,7 @@ class Gathered:
     on_path: int  # samples that went into the tree
     outside: int  # samples of the load that were not within this system call
     unknown: int  # samples whose chain holds an address of no known symbol
+    nameless: Counter[int] = field(default_factory=Counter)  # such addresses within the call → samples
 
 
 def unique_chains(
@@ -125,10 +126,12 @@ def gather(
     assert found is not None
     root = CallNode(entry, found[0], None, None)
     on_path = outside = unknown = 0
+    nameless: Counter[int] = Counter()
     for chain, count in chains:
         frames = _frames(chain, symbols)
         if frames is None:
             unknown += count
+            nameless.update(dict.fromkeys(_nameless(chain, entry, dispatchers, symbols), count))
         elif _place(root, frames, count, dispatchers, symbols):
             on_path += count
         else:
@@ -138,7 +141,7 @@ def gather(
         node = pending.pop()
         _restore_tail_calls(node, symbols)
         pending += node.children.values()
-    return Gathered(root, on_path, outside, unknown)
+    return Gathered(root, on_path, outside, unknown, nameless)
 
 
 def gather_flat(addresses: Mapping[int, int], entry: int, symbols: Symbols) -> Gathered:
@@ -191,6 +194,20 @@ def _frames(chain: tuple[int, ...], symbols: Symbols) -> list[_Frame] | None:
         elif not (depth == 0 and name.startswith(THUNKS)):
             frames.append((address, start, name))
     return frames[::-1]
+
+
+def _nameless(chain: tuple[int, ...], entry: int, dispatchers: set[str], symbols: Symbols) -> list[int]:
+    """The innermost address of no known symbol, within the system call and below what came in from outside."""
+    found: list[int] = []
+    for address in chain:
+        symbol = symbols.function_at(address)
+        if symbol is None:
+            found = found or [address]
+        elif symbol[0].startswith(_ENTRIES_FROM_OUTSIDE):
+            found = []
+        elif symbol[1] == entry or symbol[0] in dispatchers:
+            return found
+    return []
 
 
 def _place(root: CallNode, frames: list[_Frame], count: int, dispatchers: set[str], symbols: Symbols) -> bool:

@@ -160,6 +160,8 @@ class ToyKernel:
         assert len(decoded) == len(lines)
         self.at: dict[str, int] = {}  # label → address
         self._frames: dict[int, tuple[SourceLocation, ...]] = {}
+        self.unread: dict[int, str] = {}  # address → the module of unknown code there
+        self.bare: dict[int, str] = {}  # address → the module without lines there
         starts: dict[str, int] = {}
         self.functions: list[tuple[str, int, int]] = []
         for line, instruction in zip(lines, decoded, strict=True):
@@ -201,6 +203,12 @@ class ToyKernel:
 
     def symbol(self, name: str) -> int | None:
         return self.at.get(name)
+
+    def unknown_module_at(self, address: int) -> str | None:
+        return self.unread.get(address)
+
+    def module_without_lines(self, address: int) -> str | None:
+        return self.bare.get(address)
 
     def histograms(self, addresses: NDArray[np.uint64]) -> dict[tuple[str, str], LineHistogram]:
         return histograms(addresses, self)
