@@ -77,32 +77,31 @@ class Walks:
         """Probability that a walk from `origin` goes from the block of `walk[index]` to the next one of `walk`, on
         any visit."""
         start, following = walk[index][0][0], walk[index + 1][0][0]
-        by_edge = [
-            before + arc.weight + self.suffix[arc.node]
-            for node, before in self._prefix(origin).items()
-            if node[0][0] == start
-            for arc in self.arcs[node]
-            if arc.edge is not None and arc.node[0][0] == following
-        ]
-        return min(1.0, math.exp(log_sum(by_edge) - self.suffix[self.entry, origin])) if by_edge else 0.0
+        return self._share(origin, lambda node, arc: node[0][0] == start and arc.node[0][0] == following)
 
     def block_probability(self, origin: Origin, start: int) -> float:
-        """Probability that a walk from `origin` comes through a block."""
-        weights = [before + self.suffix[node] for node, before in self._prefix(origin).items() if node[0] == (start, 0)]
-        return min(1.0, math.exp(log_sum(weights) - self.suffix[self.entry, origin])) if weights else 0.0
+        """Probability that a walk from `origin` comes through a block, on any visit."""
+        if start == self.entry[0]:
+            return 1.0
+        return self._share(origin, lambda _node, arc: arc.node[0][0] == start)
 
-    def _prefix(self, origin: Origin) -> dict[Node, float]:
-        """Log-sum over walks from the entry to each node, `origin` being the value's; weights of the node excluded."""
+    def _share(self, origin: Origin, passes: Callable[[Node, _Arc], bool]) -> float:
+        """Of the walks from `origin`, the share that takes such an arc. They are summed by the first one that they
+        take, so that a walk that takes several, in both rounds of a loop, counts once."""
         sums: dict[Node, list[float]] = {(self.entry, origin): [0.0]}
-        result: dict[Node, float] = {}
+        taking: list[float] = []
         for node in reversed(list(self.arcs)):  # built exits first, so this is entry first
             if node not in sums:
                 continue
-            result[node] = log_sum(sums[node])
+            before = log_sum(sums[node])
             for arc in self.arcs[node]:
-                if arc.edge is not None:
-                    sums.setdefault(arc.node, []).append(result[node] + arc.weight)
-        return result
+                if arc.edge is None:
+                    continue
+                if passes(node, arc):
+                    taking.append(before + arc.weight + self.suffix[arc.node])
+                else:
+                    sums.setdefault(arc.node, []).append(before + arc.weight)
+        return min(1.0, math.exp(log_sum(taking) - self.suffix[self.entry, origin]))
 
 
 def solve(graph: FunctionGraph, slicer: Slicer, weights: Weights) -> Walks:

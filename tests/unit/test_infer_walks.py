@@ -367,7 +367,7 @@ def test_the_probability_of_a_block_is_the_share_of_the_walks_through_it(
         if origin.kind == OriginKind.ARGUMENT:
             continue
         found = [
-            (sum(weight for *_, weight in walk) + factor, {start for start, visit, *_ in walk if not visit})
+            (sum(weight for *_, weight in walk) + factor, {start for start, *_ in walk})
             for walk in every_walk(f, weights)
             for state, factor in states_of(slicer, walk)
             if state == origin
