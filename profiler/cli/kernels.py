@@ -67,22 +67,26 @@ def list_kernels(settings: Settings, available: bool, as_json: bool) -> int:
 Examples:
   whyerrno kernels fetch 6.12
   whyerrno kernels fetch 5.10 6.1 6.12 7.3
+  whyerrno kernels fetch 6.1 --module tun --module vsock
 """
 )
 @click.argument("versions", nargs=-1, required=True, metavar="VERSION...")
+@click.option("--module", "modules", multiple=True, help="A kernel module whose debug info to fetch too; repeatable.")
 @common_options
 @click.pass_obj
-def fetch(settings: Settings, versions: tuple[str, ...]) -> int:
+def fetch(settings: Settings, versions: tuple[str, ...], modules: tuple[str, ...]) -> int:
     """Fetch stock Debian kernels into $XDG_CACHE_HOME/whyerrno, through apt, signatures checked.
 
     A VERSION is the first two numbers of a release. The newest package version that the mirror has whole is taken.
-    About 500 MB are downloaded and 1.5 GB kept for each. Needs no root.
+    About 500 MB are downloaded and 1.5 GB kept for each. Needs no root. Of modules only those named are kept, 0.5 to
+    20 MB each; for a kernel that is here already some 300 MB are downloaded to get them.
     """
     from profiler import lab
 
     for version in versions:
         with show_progress(quiet=settings.quiet) as progress:
             kernel = lab.fetch(version, progress)
+            lab.fetch_modules(kernel, modules, progress)
         click.echo(f"{version}: {kernel.release}, package version {kernel.package_version}")
     return 0
 
