@@ -12,6 +12,7 @@ import pytest
 
 from loadgen.build import loop_library
 from loadgen.scenarios import SCENARIOS
+from profiler import lab
 from profiler.target import open_target
 from tests.conftest import require
 from tests.vm.kernels import VERSIONS, kernel_of
@@ -34,12 +35,23 @@ def outcomes(version: str, cache: Path) -> dict[str, dict[str, Any]]:
             record = json.loads(line)
             found[record["name"]] = record
 
-    with open_target(f"vm:{version}").session({"/every_scenario.py": script, "/loop.so": library}) as session:
+    modules = dict(wanted_modules(version))
+    files = {"/every_scenario.py": script, "/loop.so": library}
+    files |= {f"/modules/{name}.ko": path for name, path in modules.items()}
+    with open_target(f"vm:{version}").session(files) as session:
+        for name in modules:
+            assert session.run(["insmod", f"/modules/{name}.ko"], timeout=60).exit_code == 0, name
         command = [session.python, session.path("/every_scenario.py"), session.path("/loop.so"), str(SECONDS)]
-        completed = session.run(command, timeout=300, on_line=take)
+        completed = session.run(command, timeout=600, on_line=take)
     assert completed.exit_code == 0, "\n".join(output)
     print(table(version, found))
     return found
+
+
+def wanted_modules(version: str) -> list[tuple[str, Path]]:
+    """What the scenarios want loaded, each after what it needs itself."""
+    names = tuple(dict.fromkeys(name for each in SCENARIOS.values() for name in each.modules))
+    return lab.loadable_modules(kernel_of(version), names, lambda phase, fraction: None)
 
 
 def table(version: str, found: dict[str, dict[str, Any]]) -> str:
