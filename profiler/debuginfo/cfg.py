@@ -7,6 +7,7 @@ Code under no symbol (.fixup, the tails of alternatives) belongs to whoever jump
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -81,11 +82,13 @@ class _Builder:
         blocks = {leader: self._block(leader) for leader in leaders if leader in self.instructions}
         for block in [self._fault(address) for address in self.instructions if self._sets_on_fault(address)]:
             blocks[block.start] = block
+        if self.entry not in blocks:
+            blocks[self.entry] = self._undecoded_whole()
         return FunctionGraph(
             self.name,
             self.entry,
             dict(sorted(blocks.items())),
-            tuple(self.undecoded),
+            tuple(dict.fromkeys(self.undecoded)),
             frozenset(self.escaped),
             return_place=self.names.return_place,
         )
@@ -164,7 +167,7 @@ class _Builder:
         symbol = self.text.symbol_at(address)
         try:
             if symbol is None:
-                return self.text.read(address, self.machine.longest)
+                return self._nameless_code_at(address)
             _, start, end = symbol
             if start not in self.code:
                 self.code[start] = self.text.read(start, end - start)
@@ -172,6 +175,12 @@ class _Builder:
         except (InputError, LookupError):
             return b""
         return self.code[start][address - start : address - start + self.machine.longest]
+
+    def _nameless_code_at(self, address: int) -> bytes:
+        for size in range(self.machine.longest, 0, -1):  # the section may end there
+            with contextlib.suppress(InputError, LookupError):
+                return self.text.read(address, size)
+        return b""
 
     # ---- what names say of an instruction ----
 
@@ -347,7 +356,7 @@ class _Builder:
                 compare = None
             address = instruction.end
             if address in self.frames or address not in self.instructions:
-                edges = [Edge(address, EdgeKind.FALL)] if address in self.instructions else []
+                edges = [Edge(address, EdgeKind.FALL)]
                 break
         if instruction.flow == Flow.NEXT and self._ends_block(instruction):
             steps += machine.steps_of(instruction.raw, frame)
@@ -360,7 +369,7 @@ class _Builder:
             last=instruction.address,
             steps=tuple(steps),
             edges=tuple(edge for edge in edges if edge.target in self.instructions or edge.target == faults),
-            call=self._call(instruction, frame),
+            call=self._call(instruction, frame) or self._call_of_undecoded(instruction, edges),
             returns=instruction.flow == Flow.RETURN,
             interrupts_off=started_off,
             addresses_taken=frozenset(addresses),
@@ -369,6 +378,16 @@ class _Builder:
     def _call(self, instruction: Instruction, frame: Frame) -> Call | None:
         made = self._bare_call(instruction, frame)
         return replace(made, arguments=frame.arguments(tail=made.tail)) if made is not None else None
+
+    def _call_of_undecoded(self, instruction: Instruction, edges: list[Edge]) -> Call | None:
+        """What cannot be decoded may do and return anything, as a call of nobody knows what does."""
+        if any(edge.target in self.undecoded for edge in edges):
+            return Call(instruction.address, None, tail=True, results=(self.names.return_place,))
+        return None
+
+    def _undecoded_whole(self) -> Block:
+        call = Call(self.entry, None, tail=True, results=(self.names.return_place,))
+        return Block(self.entry, self.end, 1, self.entry, (), (), call)
 
     def _bare_call(self, instruction: Instruction, frame: Frame) -> Call | None:
         at, result = instruction.address, (self.names.return_place,)

@@ -53,7 +53,9 @@ class KernelCode:
 
     def _describe(self, vmlinux: Vmlinux, *, patched: bool) -> cfg.Text:
         machine = architecture_of(vmlinux.machine)
-        effects = {address: machine.fault_effects(word) for address, word in vmlinux.fault_words().items()}
+        # Modules have no handlers of their own by which theirs could be told from words.
+        words = vmlinux.fault_words() if self.vmlinux.fault_words() else {}
+        effects = {address: machine.fault_effects(word) for address, word in words.items()}
         return cfg.Text(
             self.read,
             self.function_at,

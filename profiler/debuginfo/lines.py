@@ -30,6 +30,8 @@ Frames = tuple[Frame, ...]
 
 # A function and its file that every kernel has: what stands before it in a path is the tree's root.
 LANDMARK, LANDMARK_FILE = "start_kernel", "init/main.c"
+# AArch64: no-ops for ftrace, with which a function's symbol begins and its debug info does not
+PATCHABLE_ENTRY = 8
 # Where Debian builds: the packages' own folder, of which assembly keeps the full name.
 DEBIAN_BUILD = re.compile(r"(?:/build/(?:reproducible-path/)?linux[^/]*/)?(?:debian/build/build_[^/]+/)?")
 
@@ -86,12 +88,16 @@ class LineTable:
         if address < self._base:
             return ()
         found = self._symcache.lookup(address - self._base)
-        if found and found[-1].full_path:
+        if _has_path(found):
             # symbolic prefers the symbol's name (NAME.cold, NAME.part.0) to that of the source function
             return tuple(Frame(base_name(match.symbol), self._relative(match.full_path), match.line) for match in found)
         function = self._vmlinux.function_at(address)
         if function is None:
             return ()
+        if function.start <= address < function.start + PATCHABLE_ENTRY < function.end:
+            found = self._symcache.lookup(function.start + PATCHABLE_ENTRY - self._base)
+            if _has_path(found):
+                return (Frame(base_name(found[-1].symbol), self._relative(found[-1].full_path), found[-1].line),)
         file, line = self._assembly.line_at(address)
         return (Frame(base_name(function.name), self._relative(file), line),)
 
@@ -109,8 +115,10 @@ class LineTable:
         return path[DEBIAN_BUILD.match(path).end() :]  # type: ignore[union-attr]  # the pattern matches ""
 
     def _find_root(self) -> str:
-        landmark = self._symcache.lookup(self._vmlinux.symbol_address(LANDMARK) - self._base)
-        if not landmark or landmark[-1].symbol != LANDMARK or not landmark[-1].full_path:
+        start = self._vmlinux.symbol_address(LANDMARK) - self._base
+        answers = [self._symcache.lookup(at) for at in (start, start + PATCHABLE_ENTRY)]
+        landmark = next((found for found in answers if _has_path(found)), None)
+        if not landmark or landmark[-1].symbol != LANDMARK:
             raise InputError(
                 f"{self._vmlinux.path}: its debug info does not know {LANDMARK}",
                 hint="the debug info is damaged or stripped; unpack the -dbg package again",
@@ -121,6 +129,10 @@ class LineTable:
     @cached_property
     def _assembly(self) -> _AssemblyLines:
         return _AssemblyLines(self._vmlinux)
+
+
+def _has_path(found: Any) -> bool:
+    return bool(found and found[-1].full_path)
 
 
 class _AssemblyLines:

@@ -68,8 +68,9 @@ class PackageFile:
 class Apt:
     """apt-get and apt-cache with all state in one directory of this user's."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, architecture: str = "amd64") -> None:
         self._directory = directory
+        self._architecture = architecture
 
     def update(self, progress: Progress, *, force: bool = False) -> None:
         """Fetch the package lists of all suites that the mirrors have, unless they are some hours old only.
@@ -142,7 +143,7 @@ class Apt:
         for name in ("lists/partial", "cache/archives/partial", "etc"):
             (self._directory / name).mkdir(parents=True, exist_ok=True)
         (self._directory / "status").touch()
-        path, sources = self._directory / "sources.list", _sources(mirrors, keyring())
+        path, sources = self._directory / "sources.list", _sources(mirrors, keyring(), self._architecture)
         changed = not path.exists() or path.read_text("utf-8") != sources
         path.write_text(sources, encoding="utf-8")
         return changed
@@ -164,8 +165,8 @@ class Apt:
             "Dir::Cache": at / "cache",
             "Dir::Cache::pkgcache": "pkgcache.bin",  # container images switch these off
             "Dir::Cache::srcpkgcache": "srcpkgcache.bin",
-            "APT::Architecture": "amd64",
-            "APT::Architectures": "amd64",
+            "APT::Architecture": self._architecture,
+            "APT::Architectures": self._architecture,
             "APT::Get::List-Cleanup": "0",  # a suite that fails for once keeps its list
             "APT::Sandbox::User": "root",  # who runs as root: the user _apt cannot write to a private folder
             "Acquire::Languages": "none",
@@ -251,7 +252,7 @@ def choose_mirrors(targets: list[tuple[str, str, str]]) -> Mirrors:
     return Mirrors(main, security, tuple(codenames))
 
 
-def _sources(mirrors: Mirrors, key: Path) -> str:
+def _sources(mirrors: Mirrors, key: Path, architecture: str = "amd64") -> str:
     for word in (mirrors.main, mirrors.security or mirrors.main):
         if not _SAFE.match(word):
             raise MissingError(f"{word!r} is not the address of a mirror")
@@ -259,7 +260,7 @@ def _sources(mirrors: Mirrors, key: Path) -> str:
     for codename in mirrors.codenames:
         for suffix, uri in (("", mirrors.main), ("-backports", mirrors.main), ("-security", mirrors.security)):
             if uri:
-                lines.append(f"deb [arch=amd64 signed-by={key}] {uri} {codename}{suffix} main\n")
+                lines.append(f"deb [arch={architecture} signed-by={key}] {uri} {codename}{suffix} main\n")
     return "".join(lines)
 
 
