@@ -106,8 +106,14 @@ class Guest:
                 hint=f"set {qemu.ACCELERATOR_VARIABLE}=tcg, or use --evidence samples",
             )
         directory = self.console.parent
-        with replay.execution_log(directory / "qmp", directory / "execution.log", seconds=seconds) as pieces:
-            yield pieces
+        try:
+            with replay.execution_log(directory / "qmp", directory / "execution.log", seconds=seconds) as pieces:
+                yield pieces
+        except TargetError:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=0.5)
+                raise TargetError(self._ended("exact replay"), hint=self._last_words()) from None
+            raise
 
     def _absolute(self, remote: str) -> str:
         return posixpath.join(self.workdir, remote)

@@ -73,6 +73,13 @@ def test_local_files_and_trees_are_copied_both_ways(session: local.LocalSession,
         session.get("absent", tmp_path / "absent")
 
 
+def test_this_machines_kernel_has_no_exact_replay(session: local.LocalSession) -> None:
+    assert not session.replays
+    with pytest.raises(MissingError, match="needs a kernel in a virtual machine") as caught:
+        session.execution_log(seconds=1)
+    assert "--evidence samples" in caught.value.hint
+
+
 class Machine:
     """A machine with chosen sysctls and capabilities."""
 
