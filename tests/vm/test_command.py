@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,20 @@ pytestmark = pytest.mark.vm
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "profiler.cli"]
 SECONDS = "4"
+BOTH = """
+#include <netinet/in.h>
+#include <sys/socket.h>
+int main(void)
+{
+    struct sockaddr_in here = {.sin_family = AF_INET, .sin_port = htons(4711)};
+    int taken = socket(AF_INET, SOCK_STREAM, 0), late = socket(AF_INET, SOCK_STREAM, 0);
+    bind(taken, (struct sockaddr *)&here, sizeof here);
+    for (;;) {
+        bind(late, (struct sockaddr *)&here, sizeof here);
+        bind(-1, (struct sockaddr *)&here, sizeof here);
+    }
+}
+"""
 CONCLUDED = set(EXIT_CODES.values()) - {4}  # which site is right is judged elsewhere; here it has to get that far
 
 
@@ -69,6 +84,68 @@ def test_analyzing_again_says_the_same(run: Path) -> None:
         assert after[key] == before[key]
 
 
+@pytest.mark.parametrize("kind", ["samples", "exact"])
+def test_a_recording_of_both_kinds_is_analyzed_by_either(run: Path, kind: str, tmp_path: Path) -> None:
+    """By default a guest under emulation gives both; the analysis says which it used and what they took."""
+    assert json.loads((run / "analysis.json").read_text())["effort"]["evidence"] == ["samples", "exact"]
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    done = whyerrno("analyze", copy, "--evidence", kind, "--json", "--no-report", "--quiet")
+    assert done.returncode in CONCLUDED, done.stderr
+    effort = json.loads(done.stdout)["effort"]
+    assert effort["evidence"] == [kind]
+    assert (effort["samples"] > 1000, effort["instructions"] > 1000) == (kind == "samples", kind == "exact")
+    assert effort["calls"] == (8 if kind == "exact" else 0)
+
+
+@pytest.mark.parametrize("target", ["vm:6.1", "vm:7.3"])
+def test_exact_evidence_alone_names_the_place(target: str, tmp_path: Path) -> None:
+    """Without one sample: no perf.data, and a recording that is analyzed again all the same."""
+    kernel_of(target.removeprefix("vm:"))
+    run = ("run", "--scenario", "bind-eaddrinuse", "--target", target, "--evidence", "exact")
+    done = whyerrno(*run, "-o", tmp_path / "run", "--no-report", "--json")
+    assert done.returncode == 0, done.stderr
+    analysis = json.loads(done.stdout)
+    assert analysis["error_site"]["function"] == "inet_csk_get_port"
+    assert analysis["samples"]["total"] == 0
+    assert not (tmp_path / "run" / "perf.data").exists()
+    assert whyerrno("analyze", tmp_path / "run", "--no-report").returncode == 0
+    refused = whyerrno("analyze", tmp_path / "run", "--evidence", "samples")
+    assert (refused.returncode, "holds no samples evidence" in refused.stderr) == (2, True)
+
+
+def test_sampling_ends_when_the_verdict_is_decided(tmp_path: Path) -> None:
+    """Long before the 120 s that it was given, and the manifest says why."""
+    run = ("run", "--scenario", "openat-enoent", "--target", "vm:6.1", "--evidence", "samples", "--seconds", "120")
+    done = whyerrno(*run, "--confidence", "0.8", "-o", tmp_path / "run", "--no-report", "--json")
+    assert done.returncode in CONCLUDED, done.stderr
+    manifest = recording.read_manifest(tmp_path / "run")
+    assert manifest.stopped_by == "verdict"
+    assert 2.0 <= manifest.seconds < 100
+
+
+def test_exact_evidence_of_this_machine_is_refused_at_once(tmp_path: Path) -> None:
+    """The message says where it can be had."""
+    run = ("run", "--scenario", "openat-enoent", "--target", "local", "--evidence", "exact", "-o", tmp_path / "run")
+    started = time.monotonic()
+    done = whyerrno(*run)
+    assert (done.returncode, time.monotonic() - started < 10) == (5, True)
+    assert "--target vm:6.1" in done.stderr
+
+
+def test_a_program_that_fails_in_two_ways_is_told_with_shares(tmp_path: Path) -> None:
+    """A program whose calls end with EADDRINUSE and EBADF in turn: both are named, and how often."""
+    source = tmp_path / "both.c"
+    source.write_text(BOTH)
+    subprocess.run(["cc", "-O2", "-o", tmp_path / "both", source], check=True)
+    load = ("--syscall", "bind", "--errno", "EADDRINUSE", "--target", "vm:6.1", "--seconds", "2")
+    done = whyerrno("run", *load, "-o", tmp_path / "mine", "--no-report", "--json", "--", tmp_path / "both")
+    assert done.returncode in CONCLUDED, done.stderr
+    (told,) = [w for w in json.loads(done.stdout)["warnings"] if "mixture" in w]
+    assert "50% EADDRINUSE" in told
+    assert "50% EBADF" in told
+
+
 def test_an_output_that_exists_is_kept(run: Path) -> None:
     """A second run into the same directory is refused before anything is booted."""
     before = (run / "manifest.json").read_bytes()
@@ -105,7 +182,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
     """Interrupted while it records, a run ends its guest and removes what it made; the code is 130."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "tmp")}
     (tmp_path / "tmp").mkdir()
-    arguments = ["run", "--scenario", "openat-enoent", "--target", "vm:6.1", "--seconds", "60"]
+    arguments = ["run", "--scenario", "openat-enoent", "--target", "vm:6.1", "--seconds", "60", "--confidence", "1"]
     with subprocess.Popen(
         [*COMMAND, *arguments, "-o", str(tmp_path / "runs/one")],
         stderr=subprocess.PIPE,
@@ -118,9 +195,9 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
         phases = []
         for line in process.stderr:
             phases.append(line)
-            if line.strip() == "whyerrno: record":
+            if line.strip() == "whyerrno: recording":
                 break
-        assert phases[-1].strip() == "whyerrno: record", phases
+        assert phases[-1].strip() == "whyerrno: recording", phases
         os.killpg(process.pid, signal.SIGINT)
         rest = process.stderr.read()
         assert process.wait(60) == 130
