@@ -139,13 +139,9 @@ class _AssemblyLines:
     """Lines of code that belongs to no function of the DWARF."""
 
     def __init__(self, vmlinux: Vmlinux) -> None:
-        import drgn  # noqa: PLC0415  # 0.1 s, for the few kernels and recordings that need it
+        from profiler.debuginfo.dwarf import open_program  # noqa: PLC0415  # for the few recordings that need it
 
-        architecture = {"x86_64": drgn.Architecture.X86_64, "aarch64": drgn.Architecture.AARCH64}[vmlinux.machine]
-        self._program = drgn.Program(drgn.Platform(architecture))
-        module = self._program.extra_module("vmlinux", create=True)
-        module.address_ranges = [(vmlinux.symbol_address("_text"), vmlinux.symbol_address("_end"))]
-        module.try_file(str(vmlinux.path), force=True)
+        self._program = open_program(vmlinux)
 
     def line_at(self, address: int) -> tuple[str, int]:
         """("", 0) where nothing is known."""
