@@ -62,6 +62,8 @@ _FUNCTIONS_PROFILED = 10
 class KernelCode(exactly.RunningCode, modules.ModuleNames, Protocol):
     def histograms(self, addresses: NDArray[np.uint64]) -> Mapping[annotate.Key, annotate.Histogram]: ...
 
+    def expression(self, entry: int, place: str) -> str | None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -272,6 +274,8 @@ def _assemble(blank: Analysis, case: _Case, candidates: list[verdict.Located], e
         reason = words.named(subject.syscall, subject.errno, site, branch)
     else:
         reason = words.undecided(subject.syscall, subject.errno, words.places(code, candidates, 0.05))
+    if best.origin.kind == OriginKind.MEMORY and best.origin.place:
+        reason += words.read_from(code.expression(best.calls[-1].node.entry, best.origin.place))
     return replace(
         blank,
         conclusion=Conclusion.NAMED if is_named else Conclusion.INCONCLUSIVE,

@@ -33,6 +33,11 @@ def undecided(syscall: str, errno: str, places: list[ErrorSite]) -> str:
     return f"the evidence does not tell apart where {errno} comes from: {' or '.join(names)}"
 
 
+def read_from(expression: str | None) -> str:
+    """`expression`: of memory that the errno was read from, None where it is not known."""
+    return f"; it was put into `{expression}` before, and read from there" if expression else ""
+
+
 def no_entry(syscall: str, symbol: str, release: str) -> str:
     return f"the kernel {release} has no function {symbol}: it does not know the system call {syscall}()"
 

@@ -13,6 +13,7 @@ from profiler.debuginfo import cfg, x86_execution
 from profiler.debuginfo.architecture import Architecture
 from profiler.debuginfo.histogram import LineHistogram, histograms
 from profiler.debuginfo.lines import Frames, LineTable
+from profiler.debuginfo.members import KernelMembers
 from profiler.debuginfo.modules import ModuleCode, Modules
 from profiler.debuginfo.vmlinux import Vmlinux
 from profiler.debuginfo.x86_flow import X86_64
@@ -47,6 +48,7 @@ class KernelCode:
         self._executed: dict[int, Executed | None] = {}
         self._owners: dict[int, tuple[str, int, int]] = {}  # by the start of a split-off part
         self._text = self._describe(vmlinux, patched=running_text is not None)
+        self._members = KernelMembers(vmlinux)
         self._modules = modules
         self._module_texts: dict[str, cfg.Text] = {}
         self._image_end = vmlinux.find_symbol("_end") or end  # modules lie above
@@ -164,6 +166,14 @@ class KernelCode:
     def histograms(self, addresses: NDArray[np.uint64]) -> dict[tuple[str, str], LineHistogram]:
         """Samples per line of every source function that the addresses fall into."""
         return histograms(addresses, self.lines if self._modules is None else self)
+
+    def expression(self, entry: int, place: str) -> str | None:
+        """What the source may call a place in memory, `sk->sk_err`, in the terms of the function that starts at
+        `entry`; None where that cannot be told."""
+        found = self.function_at(entry)
+        if found is None or self.module_at(entry) is not None:
+            return None
+        return self._members.expression(found[0], place)
 
     def name(self, address: int) -> str:
         """`symbol+0xoffset`, or the bare address where there is no symbol."""

@@ -240,8 +240,9 @@ def test_a_value_read_from_memory_is_shown_but_not_named() -> None:
     assert found.conclusion == Conclusion.INCONCLUSIVE
     assert found.error_site is not None
     assert found.error_site.line == 5
-    assert (
-        found.reason == "frob() may return EINVAL from __x64_sys_frob() at toy.c:5, but the evidence does not settle it"
+    assert found.reason == (
+        "frob() may return EINVAL from __x64_sys_frob() at toy.c:5, but the evidence does not settle it; "
+        "it was put into `toy->error` before, and read from there"
     )
 
 

@@ -201,6 +201,10 @@ class ToyKernel:
         found = self.function_at(address)
         return f"{found[0]}+{address - found[1]:#x}" if found else f"{address:#x}"
 
+    def expression(self, entry: int, place: str) -> str | None:
+        """As if every function were given a struct toy *toy alone, whose member at 8 is `error`."""
+        return "toy->error" if place == "[rdi+0x8]" and self.function_at(entry) is not None else None
+
     def symbol(self, name: str) -> int | None:
         return self.at.get(name)
 
