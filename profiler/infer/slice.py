@@ -143,7 +143,10 @@ class Slicer:
         else:
             found.append((Origin(OriginKind.CALL, block.start, place), value.errno))
         for held, weight in value.passed:
-            if (before := self._given(block, held, place, state)) is not None:
+            before = self._given(block, held, place, state)
+            if before is None:
+                found.append((OTHER, weight))
+            else:
                 found += [(found, weight + factor) for found, factor in self._through_steps(block, before)]
         return found
 

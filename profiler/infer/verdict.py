@@ -18,7 +18,7 @@ from profiler.infer.calltree import CallNode, counts_by_return_address
 from profiler.infer.decision import Decision, Level, last_choice
 from profiler.infer.passing import in_callee
 from profiler.infer.slice import CallValue, Held, Origin, OriginKind, Slicer, signed32
-from profiler.infer.walks import Node, Walks, Weights, log_sum, solve
+from profiler.infer.walks import Node, Walks, Weights, log_difference, log_sum, solve
 
 # A callee without a single sample: log-probability that it is the one to return the errno.
 _SILENT_BUT_ABLE, _SILENT_MAYBE, _SILENT_UNABLE = -2.0, -4.0, -14.0
@@ -70,7 +70,12 @@ class SolvedCall:
             return CallValue(_SILENT_MAYBE, 0.0)
         likeliest = sorted(walks.passed, key=lambda passed: -passed[1])[:_MOST_PASSED]
         passed = tuple((held, weight - whole) for held, weight in likeliest)
-        return CallValue(walks.log_errno - whole, walks.log_other - whole, passed)
+        # What is followed in the caller turns out there to be the errno or not; counted among the rest it would
+        # weigh double.
+        untouched = walks.slicer.asked if walks.slicer.wanted else None
+        followed = [weight for held, weight in likeliest if held != untouched]
+        other = log_difference(walks.log_other, log_sum(followed))
+        return CallValue(walks.log_errno - whole, max(_NEVER, other - whole), passed)
 
 
 @dataclass(frozen=True, slots=True)

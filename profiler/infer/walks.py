@@ -22,6 +22,7 @@ from profiler.infer.slice import OTHER, Held, Origin, Slicer, State
 # How much less likely than a plain jump an edge is, before any sample is seen.
 _EDGE_PRIORS = {EdgeKind.FAULT: -6.0, EdgeKind.TRAP: -8.0, EdgeKind.KEY: -3.0}
 _LOOP_PRIOR = -0.5
+_ROUNDING = 1e-12
 
 Position = tuple[int, int]  # block start, visit (0 or 1)
 Node = tuple[Position, State]
@@ -303,4 +304,10 @@ def log_sum(weights: list[float]) -> float:
     return top + math.log(sum(math.exp(w - top) for w in weights))
 
 
-__all__ = ["OTHER", "Node", "Walks", "Weights", "log_sum", "solve"]
+def log_difference(whole: float, part: float) -> float:
+    """log(exp(whole) - exp(part)), -inf where nothing but rounding is left."""
+    left = -math.expm1(part - whole) if math.isfinite(whole) else 0.0
+    return whole + math.log(left) if left > _ROUNDING else -math.inf
+
+
+__all__ = ["OTHER", "Node", "Walks", "Weights", "log_difference", "log_sum", "solve"]

@@ -193,6 +193,43 @@ def test_candidates_across_a_call_are_shares_of_every_pair_of_walks(
         assert found_by.get(key, 0.0) == pytest.approx(math.exp(weight - whole), abs=1e-9)
 
 
+@st.composite
+def lone_calls(draw: st.DrawFn) -> tuple[FunctionGraph, CallNode]:
+    graph = draw(functions())
+    return graph, CallNode(graph.entry, "f", None, None, own=sampled(draw, graph))
+
+
+@deterministic
+@given(lone_calls())
+def test_what_a_call_may_come_to_sums_to_one(case: tuple[FunctionGraph, CallNode]) -> None:
+    """The errno, anything else, and what it was given and only passed on, which its caller goes on following."""
+    graph, root = case
+    call = Inference({graph.entry: graph}.__getitem__, ERRNO, emulated=False).solve(root)
+    value = call.value()
+    if math.isfinite(log_sum([call.walks.log_errno, call.walks.log_other])):
+        found = [value.errno, value.other, *(weight for _, weight in value.passed)]
+        assert sum(map(math.exp, found)) == pytest.approx(1.0)
+
+
+def test_a_value_that_a_callee_leaves_alone_is_followed_once() -> None:
+    """A caller whose errno stands in the return register before a call that does not touch it always returns it."""
+    set_first = (Step(0, "rax", StepKind.CONST, value=-ERRNO),)
+    call = Call(0, G, tail=False)
+    f = FunctionGraph(
+        "f",
+        0,
+        {
+            0: Block(0, 1, 1, 0, set_first, (Edge(1, EdgeKind.AFTER_CALL),), call),
+            1: Block(1, 2, 1, 1, (), (), returns=True),
+        },
+    )
+    g = FunctionGraph("g", G, {G: Block(G, G + 1, 1, G, (), (), returns=True)})
+    root = CallNode(0, "f", None, None, own=Counter({0: 50, 1: 50}))
+    root.child(1, G, "g").own = Counter({G: 50})
+    solved_call = Inference({0: f, G: g}.__getitem__, ERRNO, emulated=False).solve(root)
+    assert math.exp(solved_call.value().errno) == pytest.approx(1.0)
+
+
 @deterministic
 @given(calls())
 def test_a_decision_is_a_probability_in_a_function_of_the_chain(
