@@ -318,7 +318,7 @@ def _code(kernel: Kernel, vmlinux: Vmlinux, directory: Path, kaslr_offset: int) 
     lines = LineTable.open(vmlinux, cache_dir=lab.cache_directory() / "symcache")
     facts, text, symbols = (directory / n for n in (recording.MODULES, recording.MODULES_TEXT, recording.KALLSYMS))
     loaded = loaded_modules.read(facts, text, symbols, kaslr_offset)
-    modules = Modules(loaded, lambda module: lab.find_module(kernel, module.name), vmlinux.find_symbol)
+    modules = Modules(loaded, lambda module: lab.find_module(kernel, module.name), vmlinux.find_symbol, lines.relative)
     return KernelCode(vmlinux, lines, read_running_text(directory / recording.KERNEL_TEXT), modules)
 
 

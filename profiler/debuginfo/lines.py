@@ -90,18 +90,19 @@ class LineTable:
         found = self._symcache.lookup(address - self._base)
         if _has_path(found):
             # symbolic prefers the symbol's name (NAME.cold, NAME.part.0) to that of the source function
-            return tuple(Frame(base_name(match.symbol), self._relative(match.full_path), match.line) for match in found)
+            return tuple(Frame(base_name(match.symbol), self.relative(match.full_path), match.line) for match in found)
         function = self._vmlinux.function_at(address)
         if function is None:
             return ()
         if function.start <= address < function.start + PATCHABLE_ENTRY < function.end:
             found = self._symcache.lookup(function.start + PATCHABLE_ENTRY - self._base)
             if _has_path(found):
-                return (Frame(base_name(found[-1].symbol), self._relative(found[-1].full_path), found[-1].line),)
+                return (Frame(base_name(found[-1].symbol), self.relative(found[-1].full_path), found[-1].line),)
         file, line = self._assembly.line_at(address)
-        return (Frame(base_name(function.name), self._relative(file), line),)
+        return (Frame(base_name(function.name), self.relative(file), line),)
 
-    def _relative(self, path: str | None) -> str:
+    def relative(self, path: str | None) -> str:
+        """A path of the debug info, from the root of the kernel's tree on."""
         if not path:
             return ""
         known = self._files.get(path)

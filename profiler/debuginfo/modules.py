@@ -10,15 +10,15 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from profiler.debuginfo.functions import NOT_CODE, base_name
-from profiler.debuginfo.lines import DEBIAN_BUILD, Frame, Frames
-from profiler.debuginfo.module_link import LinkedModule, Resolve, link
+from profiler.debuginfo.lines import Frame, Frames
+from profiler.debuginfo.module_link import Resolve, link
 from profiler.errors import InputError, MismatchError
 from profiler.model import LoadedModule
 
 FindFile = Callable[[LoadedModule], Path | None]
+Relative = Callable[[str], str]
 Symbol = tuple[str, int, int]  # name, start, end
 _LONGEST = 64 << 10  # bytes of the last function that kallsyms knows, whose end it does not say
 
@@ -27,7 +27,7 @@ class ModuleCode:
     """One module. Without a file, functions are those of /proc/kallsyms, bytes those that ran, and lines there are
     none."""
 
-    def __init__(self, loaded: LoadedModule, file: Path | None, resolve: Resolve) -> None:
+    def __init__(self, loaded: LoadedModule, file: Path | None, resolve: Resolve, relative: Relative) -> None:
         """Raises MismatchError where the file is of another build than what was loaded."""
         self.loaded = loaded
         self.image = link(file, loaded.sections, resolve) if file is not None else None
@@ -36,11 +36,11 @@ class ModuleCode:
                 f"{file}: build id {self.image.build_id} is not that of the module that was loaded, {loaded.build_id}",
                 hint="give the debug info of exactly the recorded kernel's package",
             )
-        self._lines = _Lines(loaded.name, loaded.sections, self.image) if self.image is not None else None
+        self._relative = relative
 
     @property
     def has_lines(self) -> bool:
-        return self._lines is not None and self._lines.are_there
+        return self.image is not None and self.image.symcache is not None
 
     @property
     def is_patched(self) -> bool:
@@ -76,9 +76,10 @@ class ModuleCode:
 
     def frames(self, address: int) -> Frames:
         """The inline chain, innermost first; a function without lines is one frame with file ""."""
-        found = self._lines.frames(address) if self._lines is not None else ()
-        if found:
-            return found
+        found = self.image.symcache.lookup(address - self.image.start) if self.image and self.has_lines else []
+        if found and found[-1].full_path:
+            at = [(base_name(match.symbol), self._relative(match.full_path), match.line) for match in found]
+            return tuple(Frame(*place) for place in at)
         symbol = self.function_at(address)
         return (Frame(base_name(symbol[0]), "", 0),) if symbol else ()
 
@@ -94,10 +95,10 @@ class ModuleCode:
 
 class Modules:
     """All modules of a recorded kernel. `file_of` finds the file with a module's debug info, `resolve` the address
-    of a symbol of the kernel proper."""
+    of a symbol of the kernel proper, `relative` the place in the kernel's tree of a file that debug info names."""
 
-    def __init__(self, loaded: Iterable[LoadedModule], file_of: FindFile, resolve: Resolve) -> None:
-        self._file_of, self._resolve_in_kernel = file_of, resolve
+    def __init__(self, loaded: Iterable[LoadedModule], file_of: FindFile, resolve: Resolve, relative: Relative) -> None:
+        self._file_of, self._resolve_in_kernel, self._relative = file_of, resolve, relative
         self._loaded = tuple(loaded)
         starts = [(address, module) for module in self._loaded for address in _places(module)]
         self._starts = sorted(starts, key=lambda start: start[0])
@@ -123,7 +124,7 @@ class Modules:
 
     def _code(self, module: LoadedModule) -> ModuleCode:
         if module.name not in self._codes:
-            self._codes[module.name] = ModuleCode(module, self._file_of(module), self._resolve)
+            self._codes[module.name] = ModuleCode(module, self._file_of(module), self._resolve, self._relative)
         return self._codes[module.name]
 
     def _resolve(self, name: str) -> int | None:
@@ -138,33 +139,3 @@ class Modules:
 
 def _places(module: LoadedModule) -> list[int]:
     return [*module.sections.values(), *(address for address, _ in module.symbols)]
-
-
-class _Lines:
-    """drgn's reading of a module's DWARF, whose relocations it applies itself; 1 ms an address."""
-
-    def __init__(self, name: str, sections: dict[str, int], image: LinkedModule) -> None:
-        import drgn  # noqa: PLC0415  # 0.1 s, for the few paths that lead through a module
-
-        self._known: dict[int, Frames] = {}
-        self._program = drgn.Program(drgn.Platform(drgn.Architecture.X86_64))
-        module: Any = self._program.relocatable_module(name, image.code_ranges[0][0], create=True)
-        module.address_ranges = image.code_ranges
-        for section, address in sections.items():
-            module.section_addresses[section] = address
-        module.try_file(str(image.path), force=True)
-        self.are_there = any(self.frames((start + end) // 2) for start, end in image.code_ranges)
-
-    def frames(self, address: int) -> Frames:
-        if address not in self._known:
-            try:
-                found = list(self._program.source_location(address))
-            except LookupError:
-                found = []
-            named = [at for at in found if at.name()]  # a unit's own line, where no function's DWARF holds the address
-            self._known[address] = tuple(Frame(base_name(at.name()), _relative(at.filename), at.line) for at in named)
-        return self._known[address]
-
-
-def _relative(file: str) -> str:
-    return file[DEBIAN_BUILD.match(file).end() :]  # type: ignore[union-attr]  # the pattern matches ""

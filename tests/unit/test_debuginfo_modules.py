@@ -23,7 +23,7 @@ def tun(**changes: object) -> LoadedModule:
 
 
 def modules(*loaded: LoadedModule, file: Path | None = None) -> Modules:
-    return Modules(loaded, lambda _: file, known)
+    return Modules(loaded, lambda _: file, known, lambda path: path)
 
 
 def test_an_address_belongs_to_the_module_one_of_whose_functions_holds_it(tmp_path: Path) -> None:
