@@ -6,6 +6,7 @@ unknown, which is always safe: an unknown value is never taken for an errno.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -91,6 +92,7 @@ def decode(code: bytes, address: int) -> Iterator[Instruction]:
             return
 
 
+@functools.cache
 def place_of_register(register: int) -> str:
     return _NAMES.get(RegisterExt.full_register(register), "")  # type: ignore[arg-type]
 
