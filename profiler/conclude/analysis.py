@@ -18,6 +18,7 @@ from profiler.conclude.places import Source
 from profiler.conclude.source_walk import SourceVerdict, walk_source
 from profiler.conclude.sources import Sources, condition_text, whole_outcome
 from profiler.debuginfo.c_preprocessor import Config
+from profiler.debuginfo.code import architecture_of
 from profiler.infer import calltree, verdict
 from profiler.infer.decision import Decision
 from profiler.infer.slice import OriginKind
@@ -38,7 +39,6 @@ from profiler.model import (
 )
 from profiler.syscalls import NUMBERS
 
-ENTRY_PREFIXES = {"x86_64": "__x64_sys_", "aarch64": "__arm64_sys_"}
 # System calls whose entry has another name than the call: (SYSCALL_DEFINE's name differs; arch/*/entry/syscalls).
 ENTRY_NAMES = {
     "stat": "newstat",
@@ -135,7 +135,8 @@ def _conclude(case: _Case, execution: ExecutionLog | None) -> Analysis:
         reason = words.not_reproduced(subject.syscall, subject.errno, subject.load)
         return replace(blank, conclusion=Conclusion.NOT_REPRODUCED, reason=reason)
     gathered = _gather(case)
-    blank = replace(blank, samples=replace(counts, on_path=gathered.on_path))
+    left_out = words.nameless(gathered.nameless, gathered.on_path)
+    blank = replace(blank, samples=replace(counts, on_path=gathered.on_path), warnings=[*blank.warnings, *left_out])
     unread = modules.unread(gathered.nameless, gathered.on_path, code)
     if unread:
         reason = modules.reason_unread(subject.syscall, subject.errno, unread)
@@ -236,7 +237,7 @@ def _blank(subject: Subject, counts: SampleCounts, warnings: list[str]) -> Analy
 
 def entry_symbol(syscall: str, arch: str) -> str:
     """`__x64_sys_bind`"""
-    return ENTRY_PREFIXES.get(arch, "__x64_sys_") + ENTRY_NAMES.get(syscall, syscall)
+    return architecture_of(arch or "x86_64").conventions.syscall_prefix + ENTRY_NAMES.get(syscall, syscall)
 
 
 def _gather(case: _Case) -> calltree.Gathered:
@@ -287,6 +288,7 @@ def _assemble(blank: Analysis, case: _Case, candidates: list[verdict.Located], e
         candidates=_candidates(code, candidates, best, site, branch),
         evidence=[evidence, *_source_evidence(found)],
         samples=replace(blank.samples, unexplained=_unexplained(best)),
+        warnings=[*blank.warnings, *words.undecoded(call.graph for call in best.calls)],
         functions=annotate.annotate(code, sources, best, code.histograms(case.addresses()), site, branch),
         next_steps=[] if is_named else steps,
     )

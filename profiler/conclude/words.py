@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
+from collections.abc import Iterable
 
 from profiler.conclude.places import Code, machine_site, site_address
+from profiler.graph import FunctionGraph
 from profiler.infer.slice import OriginKind
 from profiler.infer.verdict import Located
 from profiler.model import Branch, ErrorSite, LoadResult, Manifest
 
 PROFILE_ONLY = "a profile per source line; no system call and errno were named, so there is no verdict"
 NO_WHOLE_CALL = "the execution log holds no whole call that failed so: what it says is left out"
+_WORTH_TELLING = 0.01  # of the call's samples
 NAME_THE_CALL = "import again with --syscall NAME --errno NAME for a verdict"
 
 
@@ -44,6 +48,25 @@ def no_entry(syscall: str, symbol: str, release: str) -> str:
 
 def too_few(syscall: str, count: int) -> str:
     return f"only {count} samples were taken within {syscall}(): too few to name a path"
+
+
+def nameless(samples: Counter[int], on_path: int) -> list[str]:
+    """What is to be said of samples within the call that lie in code of no known symbol, by address."""
+    total = samples.total()
+    if total < _WORTH_TELLING * (total + on_path) or not total:
+        return []
+    (address, _), *_ = samples.most_common(1)
+    return [f"{total} samples within the call lie in code of no known symbol, most of them at {address:#x}: left out"]
+
+
+def undecoded(graphs: Iterable[FunctionGraph]) -> list[str]:
+    """What is to be said of functions on the path whose bytes are not all instructions."""
+    said = (
+        f"{graph.name}() does not decode at {graph.undecoded[0]:#x}: what it does from there on is not known"
+        for graph in graphs
+        if graph.undecoded
+    )
+    return list(dict.fromkeys(said))
 
 
 def longer(manifest: Manifest | None) -> list[str]:

@@ -151,9 +151,12 @@ def gather_flat(addresses: Mapping[int, int], entry: int, symbols: Symbols) -> G
     what is reached through function pointers alone stays outside.
     """
     by_function: dict[int, Counter[int]] = {}
+    unknown = 0
     for address, count in addresses.items():
         symbol = symbols.function_at(address)
-        if symbol is not None:
+        if symbol is None:
+            unknown += count
+        else:
             by_function.setdefault(symbol[1], Counter())[address] += count
     root = CallNode(entry, _name(entry, symbols), None, None, own=by_function.get(entry, Counter()))
     placed = {entry}
@@ -172,7 +175,7 @@ def gather_flat(addresses: Mapping[int, int], entry: int, symbols: Symbols) -> G
                 placed.add(target)
                 pending.append(child)
     on_path = sum(by_function[function].total() for function in placed if function in by_function)
-    return Gathered(root, on_path, sum(addresses.values()) - on_path, 0)
+    return Gathered(root, on_path, sum(addresses.values()) - on_path - unknown, unknown)
 
 
 _Frame = tuple[int, int, str]  # address, entry of its function, name

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from profiler.conclude import words
 from profiler.conclude.places import down_to
 from profiler.conclude.sources import Sources, condition_text, whole_outcome
 from profiler.debuginfo.source_flow import FlowNode, Whole
+from profiler.graph import FunctionGraph
 from profiler.model import Branch, ChainLink, ErrorSite, LoadResult, SourceLocation
 from tests.unit.toy_kernel import FILE
 from tests.unit.toy_recording import ToySource
@@ -33,6 +36,21 @@ def branch(condition: str | None, outcome: bool | None) -> Branch:
 def test_a_named_verdict_is_one_sentence(decided: Branch | None, ending: str) -> None:
     said = words.named("frob", "EINVAL", SITE, decided)
     assert said == f"frob() fails with EINVAL because do_frob() at fs/frob.c:12 returns it{ending}"
+
+
+def test_samples_in_code_without_a_name_are_told_where_they_are_more_than_a_few() -> None:
+    """One in a hundred of the call's samples; then the address says where to look."""
+    few, many = Counter({0x10: 1}), Counter({0x10: 30, 0x20: 40})
+    assert words.nameless(few, 1000) == words.nameless(Counter(), 0) == []
+    (said,) = words.nameless(many, 1000)
+    assert said.startswith("70 samples within the call lie in code of no known symbol, most of them at 0x20")
+
+
+def test_functions_that_do_not_decode_are_named_once() -> None:
+    broken, whole = FunctionGraph("frob", 0, {}, (0x30, 0x40)), FunctionGraph("insert", 0, {})
+    assert words.undecoded([broken, whole, broken]) == [
+        "frob() does not decode at 0x30: what it does from there on is not known"
+    ]
 
 
 def test_an_undecided_verdict_names_the_places_there_are() -> None:

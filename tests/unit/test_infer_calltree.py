@@ -287,6 +287,11 @@ def test_flat_samples_behind_a_function_without_samples_stay_outside() -> None:
     assert (found.on_path, found.outside) == (0, 7)
 
 
+def test_flat_samples_without_a_symbol_are_counted_apart() -> None:
+    found = gather_flat({ENTRY: 5, 0x10: 3}, ENTRY, symbols())
+    assert (found.on_path, found.outside, found.unknown) == (5, 0, 3)
+
+
 def test_flat_samples_of_functions_that_call_each_other_end() -> None:
     kernel = ToyKernel("f:\ncall g\nret\ng:\ncall f\ncall g\nret")
     found = gather_flat({kernel.at["f"]: 1, kernel.at["g"]: 1}, kernel.at["f"], symbols(kernel))
