@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from profiler.conclude.places import Code, Source
 from profiler.conclude.sources import Sources
+from profiler.graph import EdgeKind
 from profiler.infer.verdict import Located, SolvedCall
 from profiler.model import AnnotatedFunction, AnnotatedLine, Branch, ErrorSite, InlinedSamples
 
@@ -42,13 +45,15 @@ def annotate(
 ) -> list[AnnotatedFunction]:
     """The functions of the chain from the entry to the origin, and those inlined where the branch and the site lie."""
     ran, present = lines_of_calls(code, located)
+    directions = _directions(code, located)
     wanted = _wanted(code, located, site, branch)
     functions = []
     for key, inlined in wanted.items():
         lines_present = present.get(key, set())
         extent = sources.extent(*key, min(lines_present, default=0))
         lines = _lines(sources, key, histograms.get(key), ran.get(key, set()), lines_present, extent)
-        marked = [_mark(line, key, site, branch) for line in lines]
+        turned = [_turn(line, directions.get((*key, line.line), [])) for line in lines]
+        marked = [_mark(line, key, site, branch) for line in turned]
         samples = histograms[key].samples if key in histograms else 0
         functions.append(AnnotatedFunction(key[0], key[1], samples, marked, inlined))
     return functions
@@ -85,6 +90,30 @@ def walked_blocks(located: Located) -> list[tuple[SolvedCall, set[int]]]:
     return [
         (call, {node[0][0] for node in level.walk}) for call, level in zip(located.calls, located.levels, strict=True)
     ]
+
+
+def _directions(code: Code, located: Located) -> dict[tuple[str, str, int], list[int]]:
+    """(function, file, line) of each conditional jump on the walks → the lines of that function it went on to."""
+    found: dict[tuple[str, str, int], list[int]] = {}
+    for level in located.levels:
+        for (position, _), (following, _) in itertools.pairwise(level.walk):
+            block = level.graph.blocks[position[0]]
+            if not any(edge.kind in (EdgeKind.TAKEN, EdgeKind.NOT_TAKEN) for edge in block.edges):
+                continue
+            frames, after = code.frames(block.last), code.frames(following[0])
+            if not frames:
+                continue
+            depth = len(after) - len(frames)  # of the jump's own function behind it, where more is inlined
+            here = after[depth] if 0 <= depth < len(after) else None
+            if here is not None and (here.function, here.file) == (frames[0].function, frames[0].file):
+                lines = found.setdefault((here.function, here.file, frames[0].line), [])
+                if here.line != frames[0].line and here.line not in lines:
+                    lines.append(here.line)
+    return found
+
+
+def _turn(line: AnnotatedLine, goes_to: list[int]) -> AnnotatedLine:
+    return replace(line, goes_to=goes_to) if goes_to and line.on_path else line
 
 
 def _wanted(code: Code, located: Located, site: ErrorSite | None, branch: Branch | None) -> dict[Key, bool]:
