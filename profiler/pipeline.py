@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -55,7 +56,8 @@ def diagnose(request: RunRequest, out: Path, *, force: bool = False, progress: P
     assert kernel is not None
     watch = _Watch(request, kernel, emulated=target.emulated)
     acquire.record_on(target, request, out, force=force, decided=watch.is_decided, progress=progress)
-    return analyze(out, kernel=kernel, progress=progress)
+    case = watch.case_of(out) or open_case(out, kernel=kernel, progress=progress)
+    return _analyze(out, case, AUTO, salvage=False, progress=progress)
 
 
 def record(request: RunRequest, out: Path, *, force: bool = False, progress: Progress) -> Path:
@@ -88,12 +90,23 @@ class _Watch:
         self._kernel = kernel
         self._emulated = emulated
         self._case: Case | None = None
+        self._code_digest = b""
+
+    def case_of(self, directory: Path) -> Case | None:
+        """The finished recording's case, with what the looks found out about the kernel's code; None where there was
+        no look, or the code is not what it was then."""
+        if self._case is None or self._code_digest != _code_digest(directory):
+            return None
+        subject = _subject(recording.read_manifest(directory), recording.read_load(directory))
+        subject = replace(subject, kaslr_offset=self._case.subject.kaslr_offset)
+        return replace(self._case, subject=subject, config=_config(directory, self._kernel))
 
     def is_decided(self, look: Look) -> bool:
         """False, too, where a look fails: if anything is wrong, the analysis of the whole recording says it."""
         try:
             if self._case is None:
                 self._case = self._open(look)
+                self._code_digest = _code_digest(look.directory)
             path = look.directory / recording.PERF_DATA
             data = read_samples(path, salvage=True) if path.exists() else _no_samples()
             analysis = self._case.conclude(data, look.execution)
@@ -163,6 +176,10 @@ def analyze(
     InputError where the recording is damaged, UsageError where it does not hold the evidence asked for.
     """
     case = open_case(directory, kernel=kernel, progress=progress)
+    return _analyze(directory, case, evidence, salvage=salvage, progress=progress)
+
+
+def _analyze(directory: Path, case: Case, evidence: frozenset[str], *, salvage: bool, progress: Progress) -> Analysis:
     used = _evidence(directory, evidence)
     progress("reading samples", None)
     data = read_samples(recording.samples_file(directory), salvage=salvage) if SAMPLES in used else _no_samples()
@@ -174,6 +191,15 @@ def analyze(
     recording.write_analysis(directory, analysis)
     tables.write_lines(directory, analysis)
     return analysis
+
+
+def _code_digest(directory: Path) -> bytes:
+    """Of what was recorded of the code that ran."""
+    digest = hashlib.sha256()
+    for name in (recording.KERNEL_TEXT, recording.MODULES, recording.MODULES_TEXT):
+        path = directory / name
+        digest.update(hashlib.sha256(path.read_bytes()).digest() if path.is_file() else b"none")
+    return digest.digest()
 
 
 def _evidence(directory: Path, asked: frozenset[str]) -> frozenset[str]:
