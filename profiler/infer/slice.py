@@ -138,7 +138,9 @@ class Slicer:
         value = self.left_in(block, place) if place else self.call_value(block)
         assert value is not None
         found: list[tuple[State, float]] = [(OTHER, value.other)]
-        if state.pending:
+        if state.pending and state.read:  # an error kept as a positive number, as in sk->sk_err
+            found += [(Origin(OriginKind.MEMORY, state.read, state.place), self.priors.memory), (OTHER, 0.0)]
+        elif state.pending:
             found += self._unseen(OriginKind.UNKNOWN, block.last, self.priors.unknown)
         else:
             found.append((Origin(OriginKind.CALL, block.start, place), value.errno))
@@ -153,7 +155,9 @@ class Slicer:
     def _given(self, block: Block, held: Held, asked: str, state: Held) -> Held | None:
         """What a callee had at its entry, in the caller's terms."""
         assert block.call is not None
-        place = state.place if held.place == asked else self.names.in_caller(block.call, held.place)
+        if held == Held(asked):
+            return state
+        place = self.names.in_caller(block.call, held.place)
         pending = (*held.pending, *state.pending)
         if not place or len(pending) > _MOST_PENDING:
             return None

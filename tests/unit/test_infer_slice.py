@@ -311,3 +311,17 @@ def test_arithmetic_is_that_of_32_bits(pending: list[tuple[str, int]], value: in
         }[operator]
         expected = (expected + 2**31) % 2**32 - 2**31
     assert slicing.signed32(slicing.apply(tuple(pending), value)) == expected
+
+
+def test_an_error_that_a_callee_put_into_a_structure_with_the_other_sign_is_read_from_there() -> None:
+    """What tcp_reset() leaves in sk->sk_err is positive: sock_error() makes the errno of it, and is the site."""
+    kernel = ToyKernel("f:\n.call:\ncall g\n.site:\nret\ng:\nret")
+    place, read = "[rdi+0x220]", kernel.at["f.site"]
+    state = Held(place, (("neg", 0),), read)
+    left = CallValue(-1.0, -2.0, ((Held(place), -0.5),))
+    found = replace(slicer(kernel), left_in=lambda _block, name: left if name == place else None)
+    assert dict(found.through(found.graph.blocks[kernel.at["f"]], state)) == {
+        Origin(OriginKind.MEMORY, read, place): -3.0,
+        OTHER: 0.0,
+        state: -0.5,
+    }
