@@ -51,6 +51,7 @@ class RunRequest:
     errno: str
     program: list[str] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)  # that the program needs on the target
+    modules: list[str] = field(default_factory=list)  # that a guest loads first; a scenario names its own
     seconds: float = 10.0  # of sampling, at most
     frequency: int = 8000
     event: str = "auto"
@@ -155,8 +156,10 @@ def _record(target: Target, following: _Following, partial: Path) -> None:
 def _modules(target: Target, request: RunRequest, progress: Progress) -> list[tuple[str, Path]]:
     """The modules that a guest is to load, in order. Elsewhere the load's set-up asks the system for them."""
     kernel = target.kernel()
-    wanted = SCENARIOS[request.scenario].modules if request.scenario else ()
-    if not wanted or kernel is None or not target.spec.startswith("vm:"):
+    wanted = dict.fromkeys([*request.modules, *(SCENARIOS[request.scenario].modules if request.scenario else ())])
+    if not target.spec.startswith("vm:") or kernel is None:
+        if request.modules:
+            raise UsageError("--module is for vm: targets", hint=f"on this machine: modprobe {request.modules[0]}")
         return []
     return lab.loadable_modules(kernel, wanted, progress)
 

@@ -85,7 +85,8 @@ def fetch(settings: Settings, versions: tuple[str, ...], modules: tuple[str, ...
 
     for version in versions:
         with show_progress(quiet=settings.quiet) as progress:
-            kernel = lab.fetch(version, progress)
+            here = lab.find(version) if modules else None  # theirs must be of the kernel that is here
+            kernel = here or lab.fetch(version, progress)
             lab.fetch_modules(kernel, modules, progress)
         click.echo(f"{version}: {kernel.release}, package version {kernel.package_version}")
     return 0

@@ -91,6 +91,13 @@ Examples:
     type=click.Path(exists=True, path_type=Path),
     help="A file that PROGRAM needs on the target; repeatable.",
 )
+@click.option(
+    "--module",
+    "modules",
+    multiple=True,
+    metavar="NAME",
+    help="A kernel module that the guest is to load first, with those it needs; repeatable.",
+)
 @click.option("--force", is_flag=True, help="Replace the output directory if it exists.")
 @click.option("--report/--no-report", default=True, show_default=True, help="Write report.html and the PNGs.")
 @json_option
@@ -112,6 +119,7 @@ def command(
     frequency: int,
     event: str,
     files: tuple[Path, ...],
+    modules: tuple[str, ...],
     force: bool,
     report: bool,
     as_json: bool,
@@ -133,6 +141,7 @@ def command(
         scenario=scenario,
         program=list(program),
         files=list(files),
+        modules=list(modules),
         syscall=syscall,
         errno=errno,
         seconds=seconds,
