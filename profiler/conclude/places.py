@@ -87,8 +87,8 @@ def machine_site(code: Code, located: Located) -> ErrorSite:
 
 
 def machine_branch(code: Code, decision: Decision) -> Branch:
-    frames = code.frames(decision.address) or (SourceLocation("", "", 0),)
-    innermost = frames[0]
+    frames = code.frames(decision.address)
+    innermost = _first(code, decision.address)
     return Branch(
         innermost.function,
         innermost.file,

@@ -19,17 +19,22 @@ NAME_THE_CALL = "import again with --syscall NAME --errno NAME for a verdict"
 
 
 def named(syscall: str, errno: str, site: ErrorSite, branch: Branch | None) -> str:
-    where = f"{site.function}() at {site.file}:{site.line}"
+    where = f"{site.function}() at {_line(site)}"
     sentence = f"{syscall}() fails with {errno} because {where} returns it"
     if branch is None:
         return f"{sentence}, whatever the arguments"
     condition = f"`{branch.condition}`" if branch.condition else "the condition"
     outcome = {True: " was true", False: " was false", None: " decided so"}[branch.outcome]
-    return f"{sentence}: {condition} at {branch.file}:{branch.line}{outcome}"
+    return f"{sentence}: {condition} at {_line(branch)}{outcome}"
+
+
+def _line(place: ErrorSite | Branch) -> str:
+    """Where there is no line, as in assembly, the instruction."""
+    return f"{place.file}:{place.line}" if place.file else f"{place.address} (no line is known)"
 
 
 def undecided(syscall: str, errno: str, places: list[ErrorSite]) -> str:
-    names = [f"{site.function}() at {site.file}:{site.line}" for site in places]
+    names = [f"{site.function}() at {_line(site)}" for site in places]
     if not names:
         return f"no place was found from which {syscall}() could return {errno}"
     if len(names) == 1:

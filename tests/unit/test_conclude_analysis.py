@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from profiler.conclude.analysis import LEAST_SAMPLES, MOST_CONFIDENCE, conclude, entry_symbol
-from profiler.model import Analysis, Conclusion, LoadResult
+from profiler.model import Analysis, Conclusion, LoadResult, SourceLocation
 from tests.unit.toy_kernel import FILE, TEXT, ToyKernel
 from tests.unit.toy_recording import LOAD, LOAD_PID, OTHER_PID, ToySource, manifest, recorded, subject
 
@@ -86,6 +86,33 @@ def test_the_site_and_the_branch_are_named_in_source_terms() -> None:
     assert found.reason == (
         "frob() fails with EINVAL because find_slot() at toy.c:4 returns it: `slot > f->most` at toy.c:3 was true"
     )
+
+
+class Lineless(ToyKernel):
+    """The toy kernel without lines for some functions, as assembly has none: no frames, or one without a file."""
+
+    def __init__(self, without: set[str], *, named: bool) -> None:
+        self.__dict__.update(KERNEL.__dict__)
+        self.without, self.named = without, named
+
+    def frames(self, address: int) -> tuple[SourceLocation, ...]:
+        found = self.function_at(address)
+        if found is None or found[0] not in self.without:
+            return super().frames(address)
+        return (SourceLocation(found[0], "", 0),) if self.named else ()
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("without", [{"find_slot"}, {name for name, _, _ in KERNEL.functions}])
+def test_a_function_without_lines_is_named_by_its_instructions(without: set[str], named: bool) -> None:
+    found = conclude(subject(), recorded(KERNEL, SAMPLES), Lineless(without, named=named), SOURCE, {})
+    site, branch = KERNEL.name(KERNEL.at["find_slot.bad"]), "find_slot+0x"
+    assert found.error_site is not None
+    assert (found.error_site.file, found.error_site.address) == ("", site)
+    assert found.reason.startswith(f"frob() fails with EINVAL because find_slot() at {site} (no line is known)")
+    assert found.branch is not None
+    assert found.branch.function == "find_slot"
+    assert found.branch.address.startswith(branch)
 
 
 def test_the_chain_leads_from_the_entry_to_the_origin() -> None:
