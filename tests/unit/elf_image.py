@@ -20,6 +20,7 @@ class Image:
     symbols: list[tuple[str, int, int, int]] = field(default_factory=list)
     machine: int = 62
     debug: bool = False
+    altinstructions: bytes = b""
 
     def sections(self) -> list[tuple[str, int, int, int, bytes, int]]:
         """(name, type, flags, address, contents, link)"""
@@ -37,6 +38,8 @@ class Image:
             (".notes", 7, 2, TEXT + 0x4000, self.notes, 0),
             (".bss", 8, 2, TEXT + 0x5000, b"\0" * 64, 0),
         ]
+        if self.altinstructions:
+            found.append((".altinstructions", 1, 2, TEXT + 0x6000, self.altinstructions, 0))
         if self.debug:
             found.append((".debug_line", 1, 0, 0, b"lines", 0))
         if self.symbols:

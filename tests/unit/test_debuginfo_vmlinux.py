@@ -120,6 +120,48 @@ def test_exception_entries_are_relative_to_their_own_fields(tmp_path: Path) -> N
     assert vmlinux.jump_table() == {}
 
 
+FAULT = -14 << 16 | 17  # x86-64: -EFAULT into rax
+HANDLER = TEXT + 0x80 - (TEXT + 0x2000 + 8)
+
+
+@pytest.mark.parametrize(("third", "words"), [(FAULT, {TEXT + 0x20: FAULT}), (HANDLER, {})])
+def test_the_third_word_says_what_a_handler_does_or_where_it_is(
+    tmp_path: Path, third: int, words: dict[int, int]
+) -> None:
+    """Up to Linux 5.15 it leads to a function."""
+    table = TEXT + 0x2000
+    entry = struct.pack("<iii", TEXT + 0x20 - table, TEXT + 0x40 - (table + 4), third)
+    symbols = [("__start___ex_table", table, 0, NOTYPE), ("__stop___ex_table", table + 12, 0, NOTYPE)]
+    vmlinux = opened(tmp_path, Image(ex_table=entry, symbols=[*symbols, ("handler", TEXT + 0x80, 16, FUNC)]))
+    assert vmlinux.fault_words() == words
+
+
+@pytest.mark.parametrize("between", [4, 8])
+def test_the_bug_tables_entries_grow_with_what_a_warning_tells(tmp_path: Path, between: int) -> None:
+    """A file, and in newer kernels a format; then line and flags. Three entries: a WARN, a BUG, a WARN."""
+    table, entries = TEXT + 0x3000, b""
+    for trap, flags in ((0x10, 0x909), (0x20, 0), (0x30, 0x901)):
+        entries += struct.pack("<i", TEXT + trap - (table + len(entries))) + bytes(between)
+        entries += struct.pack("<HH", 1234, flags)
+    symbols = [
+        ("__start___bug_table", table, 0, NOTYPE),
+        ("__stop___bug_table", table + len(entries), 0, NOTYPE),
+    ]
+    vmlinux = opened(tmp_path, Image(jump_table=entries, symbols=symbols))
+    assert vmlinux.warnings() == {TEXT + 0x10, TEXT + 0x30}
+
+
+def test_without_a_bug_table_warnings_are_not_known(vmlinux: Vmlinux) -> None:
+    assert vmlinux.warnings() is None
+
+
+@pytest.mark.parametrize(("machine", "found"), [(183, {TEXT + 0x20}), (62, set())])
+def test_alternatives_of_aarch64_are_found(tmp_path: Path, machine: int, found: set[int]) -> None:
+    entry = struct.pack("<iihBB", 0x20 - 0x6000, 0, 3, 4, 4)
+    image = opened(tmp_path, Image(altinstructions=entry, machine=machine, symbols=[("f", TEXT, 16, FUNC)]))
+    assert image.alternatives() == found
+
+
 def test_static_branches_carry_their_key_and_sense(tmp_path: Path) -> None:
     table = TEXT + 0x3000
     key = TEXT + 0x5000
