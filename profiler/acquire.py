@@ -245,13 +245,19 @@ class _Following:
 
     def _replay(self, session: Session) -> None:
         try:
-            self._execution = self._log(session)
-            recording.write_execution_log(self._partial, self._execution)
-        except (MissingError, TargetError, RecordError) as error:
+            log = self._log(session)
+        except (MissingError, TargetError) as error:
             if EXACT in self.request.evidence:
                 raise
-            self._taken -= {EXACT}
             self.warnings.append(f"there is no execution log: {error}")
+        else:
+            if len(log.address):
+                self._execution = log
+                recording.write_execution_log(self._partial, log)
+            else:
+                self.warnings.append("there is no execution log: the load made no call while it was logged")
+        if self._execution is None:
+            self._taken -= {EXACT}
         if SAMPLES not in self._taken:
             self.stopped_by = "replay"
         elif self._execution is not None:
@@ -261,11 +267,9 @@ class _Following:
     def _log(self, session: Session) -> ExecutionLog:
         entry, number = self._load.get("syscall_entry"), NUMBERS["x86_64"][self.request.syscall]
         if entry is None:
-            raise RecordError("the kernel has no entry_SYSCALL_64, where an execution log begins")
+            raise MissingError("the kernel has no entry_SYSCALL_64, where an execution log begins")
         with session.execution_log(seconds=_REPLAY_SECONDS / 2) as pieces:
             log = exec_log.read(pieces, entry=entry, number=number, calls=_REPLAYED_CALLS, most=_REPLAYED_INSTRUCTIONS)
-        if not len(log.address):
-            raise RecordError("the load made no call while it was logged", hint="it ended, or it sleeps; try again")
         if log.decode_errors:
             self.warnings.append(f"{len(log.decode_errors)} records of the execution log could not be decoded")
         return log

@@ -180,7 +180,8 @@ def analyze(
 
 
 def _analyze(directory: Path, case: Case, evidence: frozenset[str], *, salvage: bool, progress: Progress) -> Analysis:
-    used = _evidence(directory, evidence)
+    manifest = case.subject.manifest
+    used = _evidence(directory, evidence, sampled=manifest is None or manifest.event != "")
     progress("reading samples", None)
     data = read_samples(recording.samples_file(directory), salvage=salvage) if SAMPLES in used else _no_samples()
     execution = recording.read_execution_log(directory) if EXACT in used else None
@@ -202,17 +203,20 @@ def _code_digest(directory: Path) -> bytes:
     return digest.digest()
 
 
-def _evidence(directory: Path, asked: frozenset[str]) -> frozenset[str]:
-    """What of `asked` to use. A recording that holds none is damaged, which reading its samples will say."""
-    logged = (directory / recording.EXECUTION_LOG).exists()
-    sampled = any((directory / name).exists() for name in recording.SAMPLES_FILES)
-    held = frozenset({EXACT} if logged else set()) | ({SAMPLES} if sampled or not logged else set())
+def _evidence(directory: Path, asked: frozenset[str], *, sampled: bool = True) -> frozenset[str]:
+    """What of `asked` to use. Where samples were taken and are not there, reading them will say so; where a log was
+    to be taken and is not there, the load ended before it could be, and its results are all there is."""
+    held = set()
+    if (directory / recording.EXECUTION_LOG).exists() or not sampled:
+        held.add(EXACT)
+    if any((directory / name).exists() for name in recording.SAMPLES_FILES) or not held:
+        held.add(SAMPLES)
     if asked - held:
         raise UsageError(
             f"{directory} holds no {' and no '.join(sorted(asked - held))} evidence",
             hint=f"it was recorded with --evidence {','.join(sorted(held, reverse=True))}",
         )
-    return asked or held
+    return asked or frozenset(held)
 
 
 def _effort(

@@ -313,16 +313,24 @@ def test_a_log_alone_is_recorded_without_a_look_and_without_samples(tmp_path: Pa
 
 
 @pytest.mark.parametrize("log", [TargetError("QEMU's monitor is gone"), b"", call(1) + call(1)])
-def test_a_log_that_cannot_be_had_is_a_warning_with_auto_and_an_error_where_it_was_asked_for(
-    tmp_path: Path, log: bytes | ProfilerError
-) -> None:
+def test_with_auto_a_log_that_cannot_be_had_is_a_warning(tmp_path: Path, log: bytes | ProfilerError) -> None:
     session, judge = FakeSession((STARTED, LOOK, REPLAY, LOOK, END), log=log), Judge([True])
     following = followed(session, tmp_path, judge, {SAMPLES, EXACT})
     assert following.warnings[0].startswith("there is no execution log: ")
     assert session.orders == ["replayed", "enough"]
     assert judge.shown == [(118, True, 0)]
-    (tmp_path / "again").mkdir()
-    with pytest.raises((TargetError, RecordError)):
-        followed(
-            FakeSession(session.lines, log=log), tmp_path / "again", Judge([]), {EXACT}, evidence=frozenset({EXACT})
-        )
+
+
+def test_a_log_that_was_asked_for_and_cannot_be_had_is_an_error(tmp_path: Path) -> None:
+    session = FakeSession((STARTED, REPLAY, END), log=TargetError("QEMU's monitor is gone"))
+    with pytest.raises(TargetError, match="monitor is gone"):
+        followed(session, tmp_path, None, {EXACT}, evidence=frozenset({EXACT}))
+
+
+def test_a_load_that_makes_no_call_while_it_is_logged_leaves_no_log(tmp_path: Path) -> None:
+    """Its results may still say why, so the recording is made."""
+    session = FakeSession((STARTED, REPLAY, END), log=call(1) + call(1))
+    following = followed(session, tmp_path, None, {EXACT}, evidence=frozenset({EXACT}))
+    assert following.warnings == ["there is no execution log: the load made no call while it was logged"]
+    assert session.orders == ["enough"]
+    assert recording.read_execution_log(tmp_path) is None

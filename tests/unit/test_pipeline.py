@@ -74,6 +74,7 @@ def test_evidence_that_a_recording_lacks_is_refused_with_what_it_has(tmp_path: P
         pipeline._evidence(tmp_path, frozenset({"samples", "exact"}))
     assert "--evidence samples" in caught.value.hint
     assert pipeline._evidence(tmp_path / "nothing", evidence.AUTO) == {"samples"}  # so that its absence is told
+    assert pipeline._evidence(tmp_path / "nothing", evidence.AUTO, sampled=False) == {"exact"}
 
 
 def test_a_recording_without_samples_reads_as_none() -> None:

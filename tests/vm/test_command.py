@@ -168,14 +168,24 @@ def test_a_program_of_ones_own_is_a_load_too(tmp_path: Path) -> None:
     assert recording.read_manifest(out).program == [str(program), "60"]
 
 
-def test_a_call_that_fails_otherwise_is_not_reproduced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["auto", "exact"])
+def test_a_call_that_fails_otherwise_is_not_reproduced(kind: str, tmp_path: Path) -> None:
     """Asked for another errno than the program's call gives, the verdict is `not reproduced` and the code 4."""
     program = tmp_path / "repro"
     subprocess.run(["cc", "-O2", "-o", program, ROOT / "tests/programs/repro_bind.c"], check=True)
-    load = ("--syscall", "bind", "--errno", "ENOMEM", "--target", "vm:6.1", "--seconds", "2")
+    load = ("--syscall", "bind", "--errno", "ENOMEM", "--target", "vm:6.1", "--seconds", "2", "--evidence", kind)
     done = whyerrno("run", *load, "-o", tmp_path / "mine", "--no-report", "--json", "--", program, "60")
     assert done.returncode == 4, done.stderr
     assert json.loads(done.stdout)["conclusion"] == "not-reproduced"
+
+
+def test_a_load_that_ends_before_it_is_logged_is_told(tmp_path: Path) -> None:
+    """A program that calls once and is gone leaves neither samples nor log, and no crash."""
+    load = ("--syscall", "bind", "--errno", "EADDRINUSE", "--target", "vm:6.1", "--evidence", "exact")
+    done = whyerrno("run", *load, "-o", tmp_path / "mine", "--no-report", "--json", "--", "/bin/true")
+    assert done.returncode in {3, 4}, done.stderr
+    analysis = json.loads(done.stdout)
+    assert (analysis["samples"]["total"], analysis["effort"]["instructions"]) == (0, 0)
 
 
 def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
