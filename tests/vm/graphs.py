@@ -8,13 +8,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
-from profiler.debuginfo.code import KernelCode
+from iced_x86 import Mnemonic
+
+from profiler.debuginfo.code import KernelCode, architecture_of
 from profiler.debuginfo.functions import Function
 from profiler.debuginfo.lines import LineTable
 from profiler.debuginfo.vmlinux import Vmlinux
 from profiler.graph import FunctionGraph
 
-_PADDING = {"x86_64": b"\xcc\x90\x00", "aarch64": b"\x1f\x20\x03\xd5\x00"}
+_PADDING = (Mnemonic.NOP, Mnemonic.INT3, "nop")
 
 
 def code_of(path: Path) -> KernelCode:
@@ -68,9 +70,15 @@ def unreached(code: KernelCode, function: Function, graph: FunctionGraph) -> int
 
 
 def _content(code: KernelCode, start: int, end: int) -> int:
-    if start >= end or not code.read(start, end - start).strip(_PADDING[code.vmlinux.machine]):
-        return 0
-    return end - start
+    """Bytes in a gap that are neither no-ops nor what fills up behind a jump."""
+    machine, content = architecture_of(code.vmlinux.machine), 0
+    while start < end:
+        instruction = machine.decode(code.read(start, min(machine.longest, end - start)), start)
+        size = instruction.end - start if instruction is not None else 1
+        if instruction is None or instruction.raw.mnemonic not in _PADDING:
+            content += size
+        start += size
+    return content
 
 
 def _leads_nowhere(code: KernelCode, graph: FunctionGraph) -> Iterator[bool]:
