@@ -192,6 +192,7 @@ class Move:
     value: int = 0
     operator: str = ""
     condition: str = ""  # of a SELECT: the condition's suffix, as in cmovCC
+    counter: str = ""  # the register that counts repetitions: at zero nothing is done
 
 
 @dataclass(frozen=True, slots=True)

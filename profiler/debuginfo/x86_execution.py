@@ -25,7 +25,9 @@ _CONDITIONS = {
     getattr(ConditionCode, name): name.lower() for name in dir(ConditionCode) if name.isalpha() and name != "NONE"
 }
 _COMPARES = (Mnemonic.CMP, Mnemonic.TEST)
-_STRING_MOVES = (Mnemonic.MOVSB, Mnemonic.MOVSW, Mnemonic.MOVSD, Mnemonic.MOVSQ)  # one element at a time in the log
+# String instructions, one element at a time in the log.
+_STRING_MOVES = (Mnemonic.MOVSB, Mnemonic.MOVSW, Mnemonic.MOVSD, Mnemonic.MOVSQ)
+_STRING_STORES = (Mnemonic.STOSB, Mnemonic.STOSW, Mnemonic.STOSD, Mnemonic.STOSQ)
 
 
 def decode(code: bytes, address: int) -> Executed | None:
@@ -73,15 +75,24 @@ def _known(instruction: Instruction) -> list[Move]:
     if mnemonic == Mnemonic.POP:
         to = _operand(instruction, 0)
         return [Move(to, StepKind.COPY, Memory("rsp", "", 1, 0))] if to is not None else []
+    if mnemonic == Mnemonic.LEAVE:
+        return [Move("rbp", StepKind.COPY, Memory("rbp", "", 1, 0))]
     if mnemonic == Mnemonic.CDQE:
         return [Move("rax", StepKind.COPY, "rax")]
     if instruction.op_count == 0 or mnemonic in _COMPARES:
         return []
-    if mnemonic in _STRING_MOVES:
-        size = x86.memory_bytes(instruction)
-        return [Move(Memory("rdi", "", 1, 0, size), StepKind.COPY, Memory("rsi", "", 1, 0, size))]
+    if mnemonic in (*_STRING_MOVES, *_STRING_STORES):
+        return [_string(instruction)]
     to = _operand(instruction, 0)
     return _to(instruction, to) if to is not None else []
+
+
+def _string(instruction: Instruction) -> Move:
+    """A repeated one has a row behind its last element, too, at which the count is zero."""
+    size = x86.memory_bytes(instruction)
+    source = Memory("rsi", "", 1, 0, size) if instruction.mnemonic in _STRING_MOVES else "rax"
+    repeated = instruction.has_rep_prefix or instruction.has_repne_prefix
+    return Move(Memory("rdi", "", 1, 0, size), StepKind.COPY, source, counter="rcx" if repeated else "")
 
 
 def _to(instruction: Instruction, to: Operand) -> list[Move]:

@@ -68,11 +68,14 @@ def follow(
         source = _source(log, row, move, location)
         if source is None:
             return Followed(row, move, None, tuple(stops))
-        if isinstance(source, Cell) and not isinstance(location, Cell):
-            read = (row, move)
-        location = source
         if move.kind == StepKind.OPERATE:
             pending = ((move.operator, move.value), *pending)
+        elif isinstance(source, Cell) and not isinstance(location, Cell):
+            read = (row, move)
+            source, pending = _narrowed(log, row, move, source, pending)
+        elif isinstance(location, Cell) and isinstance(source, str):
+            pending = _widened(log, row, move, location, pending)
+        location = source
         stops.append(Stop(row, location, pending))
     if read is not None and isinstance(location, Cell):
         return Followed(*read, location, tuple(stops))
@@ -81,6 +84,8 @@ def follow(
 
 def _writes(log: ExecutionLog, row: int, executed: Executed, location: Location) -> Move | None:
     for move in executed.moves:
+        if move.counter and not log.registers[row, _COLUMN[move.counter]]:
+            continue
         if isinstance(location, str):
             if move.to == location:
                 return move
@@ -106,12 +111,30 @@ def _source(log: ExecutionLog, row: int, move: Move, location: Location) -> Loca
         source = _place(log, row, move.source, location)
         if isinstance(location, Cell) and isinstance(move.to, Memory):
             into = location.address - cell_of(log, row, move.to).address
-            if into:  # a wider store: of registers only the start is followed, of memory the same bytes
-                return Cell(source.address + into, location.size, source.segment) if isinstance(source, Cell) else None
+            if isinstance(source, Cell):  # of a wider copy the same bytes
+                return Cell(source.address + into, location.size, source.segment)
+            return source if into >= 0 else None
         return source
     if move.kind == StepKind.OPERATE:
         return _place(log, row, move.source, location) if move.source is not None else location
     return None
+
+
+def _widened(log: ExecutionLog, row: int, move: Move, location: Cell, pending: Pending) -> Pending:
+    """Of a register that was stored whole, the part that matters: two members of a structure are copied at once."""
+    assert isinstance(move.to, Memory)
+    into = location.address - cell_of(log, row, move.to).address
+    return (("shr", 8 * into), *pending) if into else pending
+
+
+def _narrowed(log: ExecutionLog, row: int, move: Move, cell: Cell, pending: Pending) -> tuple[Cell, Pending]:
+    """Of memory that was loaded whole, the bytes that matter, where the rest is then shifted out."""
+    if not pending or pending[0][0] not in ("shr", "sar") or not isinstance(move.source, Memory):
+        return cell, pending
+    shifted, rest = divmod(pending[0][1], 8)
+    if rest or shifted >= move.source.size:
+        return cell, pending
+    return Cell(cell.address + shifted, min(4, move.source.size - shifted), cell.segment), pending[1:]
 
 
 def _place(log: ExecutionLog, row: int, operand: Operand | None, location: Location) -> Location:

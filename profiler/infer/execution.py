@@ -2,8 +2,8 @@
 
 A log is a plain sequence of instructions. Interrupts and faults are told by an instruction that does not
 follow from the one before it and lies where the CPU enters the kernel from outside; they end with the `iret` that
-takes control back, and what lies between is left out. Functions are told by calls and returns, a return being matched with its call by the stack slot of the
-return address: retpolines and stack switches then need no special case.
+takes control back, and what lies between is left out. Functions are told by calls and returns, a return being
+matched with its call by the stack slot of the return address: retpolines and stack switches then need no special case.
 """
 
 from __future__ import annotations

@@ -25,9 +25,9 @@ import numpy as np
 from iced_x86 import BlockEncoder, Code, Decoder, Instruction, MemoryOperand, Register
 from numpy.typing import NDArray
 
-from profiler.debuginfo import cfg
+from profiler.debuginfo import cfg, x86_execution
 from profiler.debuginfo.histogram import LineHistogram, histograms
-from profiler.graph import FunctionGraph
+from profiler.graph import Executed, FunctionGraph
 from profiler.model import SourceLocation
 
 TEXT = 0xFFFFFFFF81000000
@@ -44,6 +44,13 @@ _PLAIN = {
     "int3": "INT3",
     "popfq": "POPFQ",
     "stac": "STAC",
+    "sysretq": "SYSRETQ",
+    "iretq": "IRETQ",
+}
+_STRINGS = {
+    "rep movsb": Instruction.create_rep_movsb,
+    "rep movsq": Instruction.create_rep_movsq,
+    "rep stosq": Instruction.create_rep_stosq,
 }
 _WIDTHS = {1: "8", 2: "16", 4: "32", 8: "64"}
 
@@ -99,6 +106,8 @@ def _of_two(mnemonic: str, first: str, second: str) -> Instruction:
 
 
 def _instruction(text: str, label: Mapping[str, int]) -> Instruction:
+    if text in _STRINGS:
+        return _STRINGS[text](64)
     mnemonic, _, rest = text.partition(" ")
     operands = [operand.strip() for operand in rest.split(",")] if rest else []
     if mnemonic in _PLAIN:
@@ -193,6 +202,9 @@ class ToyKernel:
         if entry not in self._graphs:
             self._graphs[entry] = cfg.build(self.text, entry)
         return self._graphs[entry]
+
+    def executed(self, address: int) -> Executed | None:
+        return x86_execution.decode(self.read(address, 15), address)
 
     def frames(self, address: int) -> tuple[SourceLocation, ...]:
         return self._frames.get(address, ())
