@@ -56,7 +56,7 @@ def _tabulate(parsed: argparse.Namespace) -> int:
     if not found:
         print("accuracy: no recording of a scenario there", file=sys.stderr)
         return 1
-    rows: list[Row] = []
+    rows: list[Row] = analyses.missing(parsed.directories, parsed.evidence, parsed.scenarios)
     for done, row in enumerate(analyses.conclude_all(found, parsed.evidence, jobs=parsed.jobs, again=parsed.again), 1):
         rows.append(row)
         print(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from profiler import pipeline, recording
-from profiler.campaign import plan
+from profiler.campaign import outcome, plan, runner
 from profiler.errors import ProfilerError
 from profiler.evidence import EXACT, SAMPLES
 from profiler.model import Analysis, PerfRecording
@@ -40,6 +40,7 @@ class Found:
     name: str  # relative to out / EVIDENCE
     scenario: str
     package_version: str
+    exact_asked: bool  # recorded with others that hold an execution log: to have none is a failure
 
     def analysis_in(self, evidence: str) -> Path:
         return self.out / evidence / self.name
@@ -49,10 +50,10 @@ def find(directories: Iterable[Path], out: Path, scenarios: list[str]) -> list[F
     """Every whole recording in the directories; those of one kernel together."""
     found = []
     for top in directories:
-        for path in sorted(top.rglob(recording.MANIFEST)):
-            directory = path.parent
-            if FOLDER in directory.relative_to(top).parts:
-                continue
+        found_in = [path.parent for path in sorted(top.rglob(recording.MANIFEST))]
+        whole = [directory for directory in found_in if FOLDER not in directory.relative_to(top).parts]
+        exact_asked = any(_has_log(directory) for directory in whole) or _asks_for_log(top / runner.PLAN)
+        for directory in whole:
             manifest = recording.read_manifest(directory)
             scenario = manifest.scenario or ""
             if scenarios != [plan.ALL] and scenario not in scenarios:
@@ -61,8 +62,41 @@ def find(directories: Iterable[Path], out: Path, scenarios: list[str]) -> list[F
                 print(f"{directory}: no truth for {scenario or 'it'} on {manifest.package_version}", flush=True)
                 continue
             name = str(Path(top.resolve().name) / directory.relative_to(top))
-            found.append(Found(directory.resolve(), out.resolve(), name, scenario, manifest.package_version))
+            place, version = directory.resolve(), manifest.package_version
+            found.append(Found(place, out.resolve(), name, scenario, version, exact_asked))
     return sorted(found, key=lambda one: (one.package_version, one.scenario, one.name))
+
+
+def missing(directories: Iterable[Path], evidence: list[str], scenarios: list[str]) -> list[Row]:
+    """Rows for the runs that a campaign planned and that left no recording: failures, too."""
+    rows = []
+    for top in directories:
+        if not (top / runner.PLAN).is_file():
+            continue
+        for run in plan.runs(_planned(top / runner.PLAN)):
+            wanted = scenarios == [plan.ALL] or run.scenario in scenarios
+            if wanted and not (outcome.directory(top, run) / recording.MANIFEST).is_file():
+                kernel = run.target.removeprefix("vm:")
+                name = f"{top.resolve().name}/runs/{run.name}"
+                rows += [
+                    Row(name, run.scenario, kernel, kind, failed("there is no recording"), "", 0, 0, 0.0)
+                    for kind in EVIDENCE
+                    if kind in evidence
+                ]
+    return rows
+
+
+def _planned(campaign: Path) -> plan.Campaign:
+    settings = json.loads(campaign.read_text())
+    return plan.Campaign(**settings | {key: tuple(settings[key]) for key in ("scenarios", "targets")})
+
+
+def _asks_for_log(campaign: Path) -> bool:
+    return campaign.is_file() and EXACT in _planned(campaign).evidence
+
+
+def _has_log(directory: Path) -> bool:
+    return (directory / recording.EXECUTION_LOG).exists()
 
 
 def _has_truth(scenario: str, package_version: str) -> bool:
@@ -83,9 +117,8 @@ def conclude_all(found: list[Found], evidence: list[str], *, jobs: int, again: b
 
 
 def conclude(one: Found, evidence: list[str], *, again: bool) -> list[Row]:
-    """The rows of one recording; of one without an execution log, samples are all there is to conclude from."""
-    has_log = (one.directory / recording.EXECUTION_LOG).exists()
-    wanted = [kind for kind in EVIDENCE if kind in evidence and (has_log or kind == SAMPLES)]
+    """The rows of one recording; where no execution log was asked for, samples are all there is to conclude from."""
+    wanted = [kind for kind in EVIDENCE if kind in evidence and (one.exact_asked or kind == SAMPLES)]
     return [_row(one, kind, again=again) for kind in wanted]
 
 
@@ -124,12 +157,18 @@ def _analysis(one: Found, kind: str, *, again: bool) -> tuple[dict[str, Any], fl
     if again or not kept.is_file() or not (directory / SECONDS).is_file():
         _link(one.directory, directory)
         started = time.monotonic()
-        if kind == DEFAULT:
+        if kind == DEFAULT or (kind == EXACT and _did_not_fail(one.directory)):
             pipeline.analyze(directory, progress=_silent)
         else:
             pipeline.analyze(directory, evidence=frozenset({kind}), progress=_silent)
         (directory / SECONDS).write_text(json.dumps(time.monotonic() - started))
     return json.loads(kept.read_text()), float(json.loads((directory / SECONDS).read_text()))
+
+
+def _did_not_fail(directory: Path) -> bool:
+    """Of a call that does not fail as said the load's counts tell, and nothing is logged."""
+    results = recording.read_load(directory).results
+    return bool(results) and not results.get(recording.read_manifest(directory).errno)
 
 
 def _link(directory: Path, into: Path) -> None:

@@ -122,10 +122,12 @@ def _needed(rows: list[Row]) -> Iterable[str]:
 
 def _failing(rows: list[Row]) -> Iterable[str]:
     for row in rows:
-        if row.verdict in (WRONG, INCONCLUSIVE, ERROR):
-            result = row.result
+        result, head = row.result, f"{row.verdict:13s} {row.evidence:8s} {row.kernel:5s} {row.scenario}"
+        if row.verdict == ERROR:
+            yield f"{head}: {result.claimed}"
+        elif row.verdict in (WRONG, INCONCLUSIVE):
             parts = f"site {_word(result.site_right)}, branch {_word(result.branch_right)}"
-            yield f"{row.verdict:13s} {row.evidence:8s} {row.kernel:5s} {row.scenario} at {result.confidence} ({parts})"
+            yield f"{head} at {result.confidence} ({parts})"
             yield f"    {result.claimed}"
             yield f"    true: {row.true}"
 
