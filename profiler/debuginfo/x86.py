@@ -79,6 +79,7 @@ _LEAVE_PLACES_ALONE = {
     Mnemonic.CLI,
 }
 _ONE_RESULT = {Mnemonic.LEA, Mnemonic.NEG, Mnemonic.NOT, Mnemonic.SBB, Mnemonic.INC, Mnemonic.DEC, *_MOVES, *OPERATORS}
+_TELL_OF_ZERO = (Mnemonic.NEG, Mnemonic.AND)
 _KERNEL_TOP = -4096  # addresses of the kernel are negative numbers below those of the errors
 _WORD = (1 << 64) - 1
 _ERROR_BOUND = -4096  # IS_ERR_VALUE: (unsigned long)x >= (unsigned long)-MAX_ERRNO
@@ -408,6 +409,9 @@ def tests_of(compare: Instruction | None, place: str, jump: Instruction) -> tupl
     """
     if compare is None or not place:
         return None, None
+    if compare.mnemonic in _TELL_OF_ZERO:
+        is_equality = jump.condition_code in (ConditionCode.E, ConditionCode.NE)
+        return _relation(jump.condition_code, place, 0, is_test=True) if is_equality else (None, None)
     narrow = operand_bits(compare, 0) < 32
     if compare.mnemonic == Mnemonic.TEST:
         if compare.op1_kind != OpKind.REGISTER or compare.op1_register != compare.op0_register:
@@ -417,10 +421,10 @@ def tests_of(compare: Instruction | None, place: str, jump: Instruction) -> tupl
         value = immediate(compare, 1)
     if value is None or (narrow and (value or jump.condition_code not in (ConditionCode.E, ConditionCode.NE))):
         return None, None
-    return _relation(jump.condition_code, place, value, compare.mnemonic == Mnemonic.TEST)
+    return _relation(jump.condition_code, place, value, is_test=compare.mnemonic == Mnemonic.TEST)
 
 
-def _relation(condition: int, place: str, value: int, is_test: bool) -> tuple[Test | None, Test | None]:
+def _relation(condition: int, place: str, value: int, *, is_test: bool) -> tuple[Test | None, Test | None]:
     if condition in _RELATIONS:
         taken, other = _RELATIONS[condition]  # type: ignore[index]
     elif is_test and condition in (ConditionCode.S, ConditionCode.NS):
@@ -439,7 +443,8 @@ def sets_flags(instruction: Instruction) -> bool:
 
 
 def is_compare(instruction: Instruction) -> bool:
-    return instruction.mnemonic in (Mnemonic.CMP, Mnemonic.TEST)
+    """Whether jumps behind it tell of its first operand: a comparison, or arithmetic that leaves zero or not."""
+    return instruction.mnemonic in (Mnemonic.CMP, Mnemonic.TEST, *_TELL_OF_ZERO)
 
 
 def interrupts_after(instruction: Instruction, off: bool) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from profiler.graph import Block, EdgeKind, FunctionGraph, StepKind
 from profiler.infer.detour import states_behind
-from profiler.infer.slice import Origin, OriginKind, Slicer, State
+from profiler.infer.slice import OTHER, Held, Origin, OriginKind, Slicer, State
 from profiler.infer.walks import Node
 
 
@@ -89,7 +89,8 @@ def _jump_choice(level: Level, index: int) -> Decision | None:
     for edge in block.edges:
         if edge.target == taken.target or edge.kind in (EdgeKind.FAULT, EdgeKind.TRAP, EdgeKind.KEY):
             continue
-        states = states_behind(level.slicer, edge, level.walk, index)
+        # Where both sides keep the value in one place, it is the same value, wherever it came from.
+        states = states_behind(level.slicer, edge, level.walk, index) - {level.walk[index + 1][1]}
         if any(_leads_elsewhere(level, blocks, state) for state in states):
             return _decision(level, index, taken.kind == EdgeKind.TAKEN, "jump")
     if block.call is not None and block.call.tail:  # a conditional tail call that was not made
@@ -116,6 +117,12 @@ def _is_forced(level: Level, index: int) -> bool:
     if not tests:
         return False
     blocks, slicer, place = level.blocks(index + 1), level.slicer, tests[0].place
+    behind = level.walk[index + 1][1]
+    if isinstance(behind, Held) and not behind.pending:
+        last = blocks[-1:]
+        tested = slicer.values_of(last, place)
+        if OTHER not in tested and tested == slicer.values_of(last, behind.place):
+            return True
     return slicer.values_of(blocks, place) == {level.origin} or slicer.constant_of(blocks, place) is not None
 
 

@@ -208,6 +208,8 @@ def told(compare: str, jump: str) -> tuple[graph.Test | None, graph.Test | None]
         ("test al, al", "je", ("rax", "==", 0), ("rax", "!=", 0)),
         ("cmp [rsp-8], 0", "jne", ("stack-8", "!=", 0), ("stack-8", "==", 0)),
         ("cmp [rdi+8], 0", "jne", ("[rdi+0x8]", "!=", 0), ("[rdi+0x8]", "==", 0)),
+        ("neg r15d", "jne", ("r15", "!=", 0), ("r15", "==", 0)),
+        ("and edx, 64", "je", ("rdx", "==", 0), ("rdx", "!=", 0)),
     ],
 )
 def test_a_jump_tells_of_the_place_compared(
@@ -228,6 +230,7 @@ def test_a_jump_tells_of_the_place_compared(
         ("test al, al", "js"),
         ("cmp [rbx], 0", "je"),  # no place that is followed
         ("test eax, eax", "jp"),
+        ("neg eax", "js"),  # of the smallest number the sign stays
     ],
 )
 def test_a_comparison_that_does_not_settle_the_value_tells_nothing(compare: str, jump: str) -> None:

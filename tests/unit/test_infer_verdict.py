@@ -414,3 +414,40 @@ def test_the_same_samples_give_the_same_answer() -> None:
         [(place.origin, place.probability) for place in candidates(solved(CALL_AT, FROM_G))] for _ in range(2)
     )
     assert first == second
+
+
+PENDING_ERROR = """
+    f:
+        cmp [rdi+544], 0
+        jne .taken
+    .none:
+        xor eax, eax
+        ret
+    .taken:
+        xor ecx, ecx
+    .site:
+        xchg [rdi+544], ecx
+        neg ecx
+        mov ebx, ecx
+        jne .failed
+    .aborted:
+        mov ebx, -103
+    .failed:
+        test esi, esi
+        je .out
+    .cleanup:
+        nop
+    .out:
+        mov eax, ebx
+        ret
+"""
+
+
+def test_a_socket_s_pending_error_is_decided_by_there_being_one() -> None:
+    """`return sock_error(sk) ?: -ECONNABORTED`: the jumps behind test the very value, or only clean up."""
+    kernel = ToyKernel(PENDING_ERROR)
+    best = found(kernel, {"f": 100, "f.taken": 80, "f.failed": 80, "f.out": 80}, errno=111)
+    assert best.origin == Origin(OriginKind.MEMORY, kernel.at["f.site"], "[rdi+0x220]")
+    decided = decide(best)
+    assert decided is not None
+    assert (decided.before, decided.taken) == (kernel.at["f"], True)
