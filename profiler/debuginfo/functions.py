@@ -18,6 +18,8 @@ PIECE = re.compile(r"(?:\.(?:cold|part|isra|constprop|llvm|lto_priv)(?:\.\d+)*)+
 NOT_CODE = ("__pfx_", "__cfi_")
 # AArch64 marks where code and data begin; the hypervisor's part of the kernel has all its symbols prefixed
 MAPPING = re.compile(r"(?:__kvm_nvhe_)?\$[xd](?:\.\w+)?")
+# what code that runs before the kernel is mapped calls functions by
+SECOND_NAME = "__pi_"
 # what the linker script puts between input sections, without size
 LONGEST_UNSIZED = 4096  # the longest in a kernel are tables of entry stubs; beyond lies padding between sections
 BOUNDARY = re.compile(r"_[se]text|_text|_[se]inittext|_edata|.*_(?:start|end|begin)")
@@ -52,7 +54,8 @@ class FunctionTable:
     """Functions by start address: `start` and `end` (uint64, one row a function, rising), `names`.
 
     One name an address range: of symbols that start together the longest is kept, then one typed as a
-    function, then that with the fewest leading underscores. The other names are still found by `named`.
+    function, then one without a second name's prefix, then that with the fewest leading underscores. The
+    other names are still found by `named`.
     """
 
     def __init__(
@@ -89,7 +92,8 @@ class FunctionTable:
     def _from_rows(cls, rows: NDArray[np.void], ends: NDArray[np.uint64], names: list[str]) -> FunctionTable:
         underscores = np.array([len(name) - len(name.lstrip("_")) for name in names], np.int64)
         is_function = (rows["info"] & 0xF) == STT_FUNC
-        order = np.lexsort((underscores, ~is_function, np.iinfo(np.uint64).max - ends, rows["value"]))
+        is_second = np.array([name.startswith(SECOND_NAME) for name in names], dtype=bool)
+        order = np.lexsort((underscores, is_second, ~is_function, np.iinfo(np.uint64).max - ends, rows["value"]))
         start: list[int] = []
         end: list[int] = []
         kept: list[str] = []

@@ -29,6 +29,7 @@ CONVENTIONS = Conventions(
         "srso_alias_return_thunk",
         "retbleed_return_thunk",
         "its_return_thunk",
+        "call_depth_return_thunk",
     ),
     indirect_thunks=(
         "__x86_indirect_thunk_",

@@ -96,6 +96,22 @@ def test_what_the_compiler_appends_to_a_name_comes_off(symbol: str, name: str) -
     assert base_name(symbol) == name
 
 
+def test_a_function_goes_by_its_first_name(tmp_path: Path) -> None:
+    """`__pi_` is what code that runs before the kernel is mapped calls it; `named` knows it so too."""
+    symbols = [("__pi___frob", TEXT, 16, FUNC), ("__frob", TEXT, 16, FUNC)]
+    vmlinux = opened(tmp_path, Image(symbols=symbols))
+    found = vmlinux.function_at(TEXT)
+    assert found is not None
+    assert found.name == "__frob"
+    assert [function.start for function in vmlinux.functions_named("__pi___frob")] == [TEXT]
+
+
+def test_markers_of_code_and_data_are_no_functions(tmp_path: Path) -> None:
+    """AArch64 has them all over its text."""
+    symbols = [("$x", TEXT, 0, NOTYPE), ("f", TEXT + 4, 8, FUNC), ("__kvm_nvhe_$d", TEXT + 16, 0, NOTYPE)]
+    assert opened(tmp_path, Image(symbols=symbols)).functions.names == ["f"]
+
+
 def test_bytes_are_read_within_one_section(vmlinux: Vmlinux) -> None:
     assert vmlinux.read(TEXT + 250, 6) == b"\x90" * 6
     for address, size in ((TEXT + 250, 7), (TEXT - 1, 1), (TEXT + 0x5000, 4), (TEXT, -1), (0, 1 << 40)):

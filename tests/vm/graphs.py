@@ -48,6 +48,7 @@ def sweep(code: KernelCode, every: int) -> Counter[str]:
             lost_edges=sum(edge.target not in graph.blocks for block in graph.blocks.values() for edge in block.edges),
             overlaps=overlaps(graph),
             out_of_text=sum(_leads_nowhere(code, graph)),
+            calls_of_return_thunks=sum("return_thunk" in name for name in _callees(code, graph)),
         )
     return counts
 
@@ -83,6 +84,11 @@ def _content(code: KernelCode, start: int, end: int) -> int:
 
 def _leads_nowhere(code: KernelCode, graph: FunctionGraph) -> Iterator[bool]:
     """Of each direct call or jump out of the function, whether no function is there."""
+    yield from (not name for name in _callees(code, graph))
+
+
+def _callees(code: KernelCode, graph: FunctionGraph) -> Iterator[str]:
     for block in graph.blocks.values():
         if block.call is not None and block.call.target is not None:
-            yield code.function_at(block.call.target) is None
+            found = code.function_at(block.call.target)
+            yield found[0] if found is not None else ""

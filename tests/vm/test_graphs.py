@@ -39,6 +39,7 @@ def test_every_function_has_a_graph_without_holes(version: str) -> None:
     print(f"\n{version}:", dict(counts))
     assert counts["functions"] > 500
     assert counts["undecoded"] == counts["lost_edges"] == counts["overlaps"] == counts["out_of_text"] == 0
+    assert counts["calls_of_return_thunks"] == 0
     assert counts["unreached"] < counts["bytes"] / 500
 
 
