@@ -41,6 +41,7 @@ class Guest:
         self.python = "/usr/bin/python3"
         self.release = ""
         self.replays = replays
+        self._replaying = False
         self._disk = directory / "disk"
         self._qemu_log = directory / "qemu.log"
         self._channel = channel
@@ -106,6 +107,7 @@ class Guest:
                 hint=f"set {qemu.ACCELERATOR_VARIABLE}=tcg, or use --evidence samples",
             )
         directory = self.console.parent
+        self._replaying = True
         try:
             with replay.execution_log(directory / "qmp", directory / "execution.log", seconds=seconds) as pieces:
                 yield pieces
@@ -114,6 +116,8 @@ class Guest:
                 self._process.wait(timeout=0.5)
                 raise TargetError(self._ended("exact replay"), hint=self._last_words()) from None
             raise
+        finally:
+            self._replaying = False
 
     def _absolute(self, remote: str) -> str:
         return posixpath.join(self.workdir, remote)
@@ -155,6 +159,8 @@ class Guest:
     def _check(self) -> None:
         if self._process.poll() is not None:
             raise ChannelClosed
+        if self.replays and not self._replaying:  # its monitor takes one client at a time
+            replay.wake(self.console.parent / "qmp")
 
     @contextlib.contextmanager
     def _explained(self, what: str, timeout: float) -> Iterator[None]:
