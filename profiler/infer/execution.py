@@ -61,6 +61,7 @@ def calls(log: ExecutionLog, decode: Decode, symbols: Symbols, entry: int, numbe
     steps = [decode(int(address)) for address in unique]
     breaks = _breaks(log.address, steps, inverse)
     breaks = breaks[np.array([_enters_from_outside(int(a), symbols) for a in log.address[breaks + 1]], dtype=bool)]
+    breaks = np.union1d(breaks, _behind_what_goes_anywhere(unique, steps, inverse, symbols))
     returns = _rows_of(steps, inverse, Control.INTERRUPT_RETURN)
     leaves = _rows_of(steps, inverse, Control.SYSCALL_RETURN)
     entries = np.flatnonzero(log.address == entry)
@@ -94,6 +95,24 @@ def _enters_from_outside(address: int, symbols: Symbols) -> bool:
     return found is None or found[0].startswith(_FROM_OUTSIDE)
 
 
+def _behind_what_goes_anywhere(
+    unique: NDArray[np.uint64], steps: list[Executed | None], inverse: NDArray[np.intp], symbols: Symbols
+) -> NDArray[np.int64]:
+    """Rows behind which control was taken away though they may lead anywhere, returns say: told by where it went on,
+    at the start of what no code of the kernel leads to like that."""
+    free = np.array([step is None or _goes_anywhere(step) for step in steps], dtype=bool)
+    handlers = np.array([_is_handler(int(address), symbols) for address in unique], dtype=bool)
+    return np.flatnonzero(free[inverse[:-1]] & handlers[inverse[1:]])
+
+
+def _is_handler(address: int, symbols: Symbols) -> bool:
+    """Where a vector of the interrupt descriptor table leads to."""
+    found = symbols.function_at(address)
+    if found is None or not found[0].startswith(_FROM_OUTSIDE):
+        return False
+    return address == found[1] or not found[0].startswith("asm_")  # of one name is a whole array of entries
+
+
 def _goes_anywhere(step: Executed) -> bool:
     return step.control in _ANYWHERE or (step.control in (Control.JUMP, Control.CALL) and step.target is None)
 
@@ -120,7 +139,8 @@ def _one_call(
     events = sorted(
         [(int(row), "break") for row in _between(breaks, start, end)]
         + [(int(row), "return") for row in _between(returns, start, end)]
-        + [(int(row), "leave") for row in _between(leaves, start, end)]
+        + [(int(row), "leave") for row in _between(leaves, start, end)],
+        key=lambda event: (event[0], event[1] == "break"),  # what comes behind a return comes after it
     )
     kept: list[tuple[int, int]] = []
     depth, since = 0, start
@@ -195,6 +215,8 @@ class _FrameBuilder:
     def _enter(self, top: Frame, previous: Executed, before: int, row: int, name: str, entry: int) -> Frame:
         """The frame that `row` lies in, given the row before it."""
         if previous.control == Control.CALL and self.address[row] != previous.following:
+            if self._function(self.address[before])[0].startswith(THUNKS):  # a retpoline calls for the sake of its ret
+                return top
             frame = Frame(entry, name, top, before, tail=False, return_slot=self.rsp[row])
             top.children.append(frame)
             return frame

@@ -24,6 +24,7 @@ KERNEL_STACK = 0xFFFFC90000004000
 HEAP = 0xFFFF888000001000
 USER_STACK = 0x7FFF0000
 NOT_MAPPED = 0x6000_0000
+_TIMER = "asm_sysvec_apic_timer_interrupt"
 _SCRATCH = 0x5000  # where the entry code keeps the user's stack pointer
 _PAGE = 0x1000
 _MOST_STEPS = 5000
@@ -53,6 +54,7 @@ ENTRY = """
         mov rdi, [rbx+8]
     .call:
         call __x64_sys_frob
+    .back:
         cdqe
         mov [rbx], rax
         pop rbx
@@ -75,14 +77,14 @@ def toy(body: str, *, entry: str = ENTRY, fixups: Mapping[str, str] | None = Non
 class ToyMachine:
     """A CPU in the toy kernel; `rows` is the log so far: address, registers, flags.
 
-    `interrupts`: label → the handler's label, taken once a call before the instruction there. `mended`: labels whose
-    fault brings the page in. `effects`: label → what is set in a register where its fault goes to the fixup.
-    `before`: label → what somebody else does just before, on another CPU or as a device.
+    `interrupts`: label → how many timer interrupts come one after the other before the instruction there, once a
+    call. `mended`: labels whose fault brings the page in. `effects`: label → what is set in a register where its fault
+    goes to the fixup. `before`: label → what somebody else does just before, on another CPU or as a device.
     """
 
     def __init__(self, kernel: ToyKernel) -> None:
         self.kernel = kernel
-        self.interrupts: dict[str, str] = {}
+        self.interrupts: dict[str, int] = {}
         self.effects: dict[str, tuple[str, int]] = {}
         self.mended: set[str] = set()
         self.before: dict[str, Callable[[ToyMachine], None]] = {}
@@ -117,9 +119,15 @@ class ToyMachine:
         value = self.get("rax")
         return value - (1 << 64) if value >> 63 else value
 
+    def interrupt_user(self) -> None:
+        """A timer interrupt between two system calls."""
+        self.set(rsp=KERNEL_STACK)
+        self._enter(_TIMER, USER_STACK)
+        self.run(self.get("rip"))
+
     def run(self, address: int, *, until: str = "", most: int = _MOST_STEPS) -> None:
         """Until the user gets control back, or before the instruction at `until`."""
-        taken: set[int] = set()
+        due = dict(self.interrupts)
         labels = {at: name for name, at in self.kernel.at.items()}
         self._cpu.reg_write(_RIP, address)
         for _ in range(most):
@@ -127,9 +135,9 @@ class ToyMachine:
             label = labels.get(at, "")
             if until and label == until:
                 return
-            if label in self.interrupts and at not in taken:
-                taken.add(at)
-                self._enter(self.interrupts[label], at)
+            if due.get(label):
+                due[label] -= 1
+                self._enter(_TIMER, at)
                 continue
             if label in self.before:
                 self.before[label](self)
