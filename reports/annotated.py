@@ -1,4 +1,4 @@
-"""An annotated function as rows of the HTML page: bars, marks, folds, within a budget of bytes."""
+"""An annotated function as rows of the HTML page: bars, marks, the walk, folds, within a budget of bytes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup, escape
 
 from profiler.model import Analysis, AnnotatedFunction, AnnotatedLine, InlinedSamples
+from reports import walk
 from reports.excerpt import Stretch, fold
 from reports.findings import BRANCH, ERROR_SITE, has_source, marks_of
 from reports.highlight import highlight_part
@@ -16,6 +17,7 @@ from reports.visible import visible_source
 _INLINED_AT_MOST = 6  # per line; the rest is summed up
 _ROW_BYTES = 230  # markup of a row around its code, with a bar
 _PLAIN_ROW_BYTES = 70
+_TURN_BYTES = 150  # of a branch's direction
 _COLOUR = 2  # times the bytes of a line that its colours usually take
 _BLOCK_ROWS = 300  # that are shown or left out together
 
@@ -53,10 +55,16 @@ class Row:
     anchor: str
     inlined: list[tuple[InlinedSamples, float]]  # with the share of the function's samples
     inlined_more: int  # samples of inlined places that are not listed
+    rail: tuple[str, ...]  # "from", "over" or "to" of a branch that skips lines; the rail joins them in the gutter
 
     @property
     def classes(self) -> str:
-        return " ".join(filter(None, (self.state, *self.marks)))
+        return " ".join(filter(None, (self.state, *self.marks, *(f"rail-{place}" for place in self.rail))))
+
+    @property
+    def runs_on(self) -> bool:
+        """Whether the rail goes on below this row."""
+        return "from" in self.rail or "over" in self.rail
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,8 @@ class Block:
     size: int
     folded: bool
     samples: int
+    says: str  # how many lines, and how many of them are off the path
+    skipped: bool  # a branch went past all of it
     rows: list[Row] = field(default_factory=list)
 
 
@@ -79,6 +89,9 @@ class FunctionView:
     marks: tuple[str, ...]
     opened: bool
     has_source: bool
+    tally: str  # `8 of 84 lines executed`
+    is_sampled: bool
+    present: frozenset[int]  # the lines that are on the page
 
 
 def function_view(
@@ -96,6 +109,9 @@ def function_view(
         marks=tuple(mark for mark in (BRANCH, ERROR_SITE) if any(mark in found for found in marks)),
         opened=opened,
         has_source=has_source(function),
+        tally=walk.tally(analysis, function),
+        is_sampled=any(line.samples for line in function.lines),
+        present=frozenset(row.line.line for block in blocks.values() for row in block.rows),
     )
 
 
@@ -103,15 +119,28 @@ def _is_interesting(line: AnnotatedLine, marks: Sequence[str]) -> bool:
     return bool(marks or line.samples or line.inlined or line.on_path)
 
 
+def _rails(function: AnnotatedFunction) -> dict[int, tuple[str, ...]]:
+    """By row, its place on the rails of the branches that skip lines; a row may end one and begin the next."""
+    found: dict[int, tuple[str, ...]] = {}
+    for start, stop in walk.skips(function.lines):
+        places = ["from", *["over"] * (stop - start - 1), "to"]
+        for row, place in enumerate(places, start):
+            found[row] = (*found.get(row, ()), place)
+    return found
+
+
 class _RowBuilder:
     def __init__(
         self, analysis: Analysis, function: AnnotatedFunction, marks: list[tuple[str, ...]], anchor: str
     ) -> None:
+        self._analysis = analysis
         self._function = function
         self._marks = marks
         self._anchor = anchor
         self._texts = [visible_source(line.text) if line.text is not None else None for line in function.lines]
         self._sources = [text or "" for text in self._texts]
+        self._targets = {number for line in function.lines if line.on_path for number in line.goes_to}
+        self._rails = _rails(function)
         self._scale = max((line.high for line in function.lines if line.samples), default=0.0) or 1.0
 
     def importance(self, stretch: Stretch) -> tuple[bool, bool, int]:
@@ -131,6 +160,8 @@ class _RowBuilder:
             size=len(lines),
             folded=stretch.folded,
             samples=sum(line.samples for line in lines),
+            says=walk.folded(self._analysis, lines),
+            skipped=all("over" in self._rails.get(row, ()) for row in range(stretch.start, stretch.stop)),
             rows=rows,
         )
 
@@ -152,6 +183,7 @@ class _RowBuilder:
             return code + _PLAIN_ROW_BYTES
         return (
             _COLOUR * code
+            + (_TURN_BYTES * len(line.goes_to))
             + (_ROW_BYTES if line.samples or self._marks[index] else _PLAIN_ROW_BYTES)
             + (180 * min(len(line.inlined), _INLINED_AT_MOST))
         )
@@ -167,9 +199,10 @@ class _RowBuilder:
             bar=self._bar(line) if line.samples else None,
             state={True: "on", False: "off", None: ""}[line.on_path],
             marks=marks,
-            anchor=f"{self._anchor}-{line.line}" if marks else "",
+            anchor=f"{self._anchor}-{line.line}" if marks or line.line in self._targets else "",
             inlined=[(place, place.samples / max(self._function.samples, 1)) for place in listed[:_INLINED_AT_MOST]],
             inlined_more=sum(place.samples for place in listed[_INLINED_AT_MOST:]),
+            rail=self._rails.get(index, ()),
         )
 
     def _bar(self, line: AnnotatedLine) -> Bar:

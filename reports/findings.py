@@ -27,6 +27,9 @@ CONCLUSION_WORDS = {
     Conclusion.NOT_REPRODUCED: "Not reproduced",
 }
 
+# How the sources of evidence are called where they are read.
+EVIDENCE_WORDS = {"exact": "instruction log", "samples": "samples", "source": "source text"}
+
 
 @dataclass(frozen=True, slots=True)
 class Notice:
@@ -92,7 +95,7 @@ def notices(analysis: Analysis) -> list[Notice]:
         share = counts.unexplained / (counts.on_path + counts.unexplained)
         text = f"{percent(share)} of the samples in the functions shown ({count(counts.unexplained)}) lie off the path."
         found.append(Notice(share > 0.05, text))
-    if analysis.manifest is not None and analysis.manifest.emulated:
+    if analysis.manifest is not None and analysis.manifest.emulated and counts.total:
         found.append(
             Notice(False, "Recorded under emulation: samples land on the first instruction of a translation block.")
         )
@@ -170,27 +173,47 @@ def load_lines(analysis: Analysis) -> list[tuple[str, int, float]]:
     return [("success" if name == "0" else visible(name), number, number / calls) for name, number in ordered]
 
 
-def effort_sentence(analysis: Analysis) -> str:
-    """What the verdict rests on and what that took; "" where it is not known.
+def evidence_kinds(analysis: Analysis) -> list[str]:
+    """What the verdict rests on, as of `Effort.evidence`, the stronger first."""
+    held = set(analysis.effort.evidence if analysis.effort else ["samples"] if analysis.samples.total else [])
+    return sorted(held)  # "exact" stands before "samples" in the alphabet too
 
-    2.0 s of sampling (16,204 samples) and the exact log of 8 calls (16,384 instructions); enough for a verdict, where
-    the method takes 30 s
+
+def evidence_words(analysis: Analysis) -> str:
+    """`instruction log and samples`"""
+    return " and ".join(visible(EVIDENCE_WORDS.get(kind, kind)) for kind in evidence_kinds(analysis))
+
+
+def effort_sentence(analysis: Analysis) -> str:
+    """What the verdict took, against the method's fixed time; "" where it is not known.
+
+    decided after 2.1 s and 4,312 samples, and 5 logged calls (16,384 instructions); the method records 30 s
     """
     effort = analysis.effort
     if effort is None:
         return ""
     parts = []
     if "samples" in effort.evidence:
-        parts.append(f"{effort.seconds:.1f} s of sampling ({counted(effort.samples, 'sample')})")
+        asked = " (all that was asked for)" if effort.stopped_by == "time" else ""
+        parts.append(f"{effort.seconds:.1f} s{asked} and {counted(effort.samples, 'sample')}")
     if "exact" in effort.evidence:
         logged = counted(effort.instructions, "instruction")
-        parts.append(f"the exact log of {counted(effort.calls, 'call')} ({logged})")
-    enough = {"verdict": "; enough for a verdict", "time": "; all that was asked for"}.get(effort.stopped_by, "")
-    return f"{' and '.join(parts)}{enough}, where the method takes {effort.fixed_seconds:.0f} s"
+        parts.append(f"{counted(effort.calls, 'logged call')} ({logged})")
+    lead = _EFFORT_WORDS[analysis.conclusion]
+    return f"{lead} {', and '.join(parts)}; the method records {effort.fixed_seconds:.0f} s"
+
+
+_EFFORT_WORDS = {
+    Conclusion.NAMED: "decided after",
+    Conclusion.INCONCLUSIVE: "not decided after",
+    Conclusion.NOT_REPRODUCED: "ended after",
+}
 
 
 def sample_sentence(analysis: Analysis) -> str:
     counts = analysis.samples
+    if not counts.total and "samples" not in evidence_kinds(analysis):
+        return "none taken"
     return (
         f"{counted(counts.total, 'sample')}, {count(counts.in_load)} in the load, {count(counts.in_kernel)} of them in"
         f" the kernel; {count(counts.lost)} lost, {count(counts.throttled)} throttled"

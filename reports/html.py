@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from profiler.model import Analysis, Candidate, Conclusion
-from reports import findings
+from reports import findings, walk
 from reports.annotated import Budget, FunctionView, function_view
 from reports.page import render, write_whole
 
@@ -46,6 +46,10 @@ def report_page(analysis: Analysis, *, plots: Sequence[Plot] = ()) -> bytes:
         anchors=_anchors([view for view in (origin, *others) if view is not None]),
         branch_anchor=_mark_anchor(origin, others, findings.BRANCH),
         site_anchor=_mark_anchor(origin, others, findings.ERROR_SITE),
+        walk=walk.words(analysis),
+        moved=walk.MOVED,
+        walked=any(walk.is_known(function) for function in analysis.functions),
+        sampled=any(function.samples for function in analysis.functions),
         candidates=shown,
         contenders=_contenders(analysis),
         candidates_left=len(analysis.candidates) - len(shown),

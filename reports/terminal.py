@@ -9,22 +9,19 @@ from rich.console import Console
 from rich.table import Table
 
 from profiler.model import Analysis, AnnotatedFunction, Branch, ChainLink, Conclusion
-from reports import findings
+from reports import findings, walk
 from reports.excerpt import fold
-from reports.findings import BRANCH, CALL, ERROR_SITE
 from reports.highlight import token_rows
+from reports.terminal_source import excerpt, source_line
 from reports.terminal_text import TAB_WIDTH, Piece, Writer
-from reports.visible import counted, interval, percent, place, prose, visible, visible_source
+from reports.visible import counted, percent, place, prose, visible, visible_source
 
 _STYLES = {
     Conclusion.NAMED: "bold white on green4",
     Conclusion.INCONCLUSIVE: "bold black on dark_orange",
     Conclusion.NOT_REPRODUCED: "bold white on steel_blue",
 }
-_TOKENS = {"k": "magenta", "t": "cyan", "m": "yellow", "s": "green", "c": "bright_black", "p": "yellow", "b": "magenta"}
-_MARKS = {BRANCH: ("deciding branch", "bold magenta"), ERROR_SITE: ("error set here", "bold red"), CALL: ("call", "")}
 _CANDIDATES_AT_MOST = 6
-_ROWS_AT_MOST = 34
 
 
 def render(analysis: Analysis, console: Console) -> None:
@@ -67,8 +64,10 @@ def _facts(analysis: Analysis) -> list[tuple[str, list[Piece]]]:
     if analysis.conclusion is not Conclusion.NOT_REPRODUCED:
         facts += [("confidence", [(percent(analysis.confidence), "bold")])]
     facts += [("kernel", [findings.kernel_name(analysis)])]
+    if rests_on := findings.evidence_words(analysis):
+        facts += [("evidence", [(rests_on, "bold")])]
     if effort := findings.effort_sentence(analysis):
-        facts += [("evidence", [effort])]
+        facts += [("", [effort])]
     facts += [("samples", [findings.sample_sentence(analysis)])]
     return facts
 
@@ -133,7 +132,11 @@ def _origin(analysis: Analysis, writer: Writer) -> None:
     function = analysis.functions[index]
     writer.blank()
     title: list[Piece] = [(visible(function.function), "bold"), (f"  {visible(function.file)}", "dim")]
-    writer.line(*title, (f"  {counted(function.samples, 'sample')}", "dim"))
+    writer.line(*title, (f"  {counted(function.samples, 'sample')}" if function.samples else "", "dim"))
+    if tally := walk.tally(analysis, function):
+        words = walk.words(analysis)
+        writer.paragraph((words.sentence, ""))
+        writer.line((f"● {words.on} ({tally.partition(' line')[0]})  ○ {words.off}  → where a branch went on", "dim"))
     if not findings.has_source(function):
         writer.paragraph((f"source not at hand; to see it: {findings.source_advice(analysis)}", "italic"))
     _source(analysis, function, writer)
@@ -141,61 +144,15 @@ def _origin(analysis: Analysis, writer: Writer) -> None:
 
 def _source(analysis: Analysis, function: AnnotatedFunction, writer: Writer) -> None:
     marks = [findings.marks_of(analysis, function, line) for line in function.lines]
-    wanted = _wanted(function, marks)
     texts = [(visible_source(line.text) if line.text is not None else "") for line in function.lines]
     tokens = token_rows([text.expandtabs(TAB_WIDTH) for text in texts])
-    scale = max((line.samples for line in function.lines), default=0) or 1
-    rows = 0
-    for stretch in fold(wanted, context=4, shortest=3):
-        if stretch.folded or rows >= _ROWS_AT_MOST:
-            writer.line((f"{'⋮':>7}", "dim"))
+    for stretch in fold(excerpt(function, marks), context=0, shortest=3):
+        if stretch.folded:
+            says = walk.folded(analysis, function.lines[stretch.start : stretch.stop])
+            writer.line((f"{'⋮':>7}   {says}", "dim"))
             continue
-        for row in range(stretch.start, min(stretch.stop, stretch.start + _ROWS_AT_MOST - rows)):
-            _source_line(writer, function, row, marks[row], tokens[row], scale)
-        rows += len(stretch)
-
-
-def _wanted(function: AnnotatedFunction, marks: list[tuple[str, ...]]) -> list[bool]:
-    """The branch and the error site, or the five lines with most samples where neither is here."""
-    decided = [BRANCH in found or ERROR_SITE in found for found in marks]
-    if any(decided):
-        return decided
-    hottest = sorted(range(len(marks)), key=lambda row: -function.lines[row].samples)[:5]
-    return [row in hottest and function.lines[row].samples > 0 for row in range(len(marks))]
-
-
-def _source_line(
-    writer: Writer,
-    function: AnnotatedFunction,
-    row: int,
-    marks: tuple[str, ...],
-    tokens: list[tuple[str, str]],
-    scale: int,
-) -> None:
-    line = function.lines[row]
-    share = percent(line.samples / max(function.samples, 1)) if line.samples else ""
-    main = marks[0] if marks else None
-    style = _MARKS[main][1] if main else ""
-    gutter = {True: ("│", "cyan"), False: (" ", ""), None: (" ", "")}[line.on_path]
-    pieces: list[Piece] = [("▸" if main else " ", style), (f"{line.line:>6} ", style or "dim"), gutter]
-    pieces += [f"{share:>6} ", (writer.bar(line.samples / scale, 6), "dark_orange"), " "]
-    if writer.width >= 110:
-        pieces.append((f"{interval(line.low, line.high) if line.samples else '':>12}  ", "dim"))
-    off = line.on_path is False
-    code: list[Piece] = [(text, "dim" if off else _TOKENS.get(letter, "")) for letter, text in tokens]
-    labels = ", ".join(_MARKS[mark][0] for mark in marks)
-    writer.line(*pieces, *code) if not labels else _labelled(writer, pieces, code, labels, style)
-
-
-def _labelled(writer: Writer, pieces: list[Piece], code: list[Piece], labels: str, style: str) -> None:
-    """The line with its label at the right, or under it where both do not fit."""
-    text = writer.text(*pieces, *code)
-    room = writer.width - text.cell_len - len(labels) - 5
-    if room >= 0:
-        writer.line(*pieces, *code, (f"  ← {labels}", style))
-        return
-    writer.line(*pieces, *code)
-    writer.line(" " * writer.text(*pieces).cell_len, (f"↑ {labels}", style))
+        for row in range(stretch.start, stretch.stop):
+            source_line(writer, function, row, marks[row], tokens[row])
 
 
 def _candidates(analysis: Analysis, writer: Writer) -> None:

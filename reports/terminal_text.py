@@ -7,11 +7,26 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-Piece = str | tuple[str, str]  # text, or (text, style)
+Piece = str | tuple[str, str] | Text  # text, (text, style), or what Writer.text made
 
 TAB_WIDTH = 4
 _ASCII = str.maketrans(
-    {"–": "-", "…": "...", "→": "->", "└": "`", "─": "-", "█": "#", "·": ".", "⋮": ":", "▸": ">", "●": "*", "—": "-"}
+    {
+        "–": "-",
+        "…": "...",
+        "→": "->",
+        "└": "`",
+        "─": "-",
+        "█": "#",
+        "·": ".",
+        "⋮": ":",
+        "▸": ">",
+        "●": "*",
+        "○": "o",
+        "←": "<-",
+        "↑": "^",
+        "—": "-",
+    }
 )
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
@@ -27,6 +42,9 @@ class Writer:
     def text(self, *pieces: Piece) -> Text:
         built = Text(overflow="crop" if self.ascii_only else "ellipsis")  # rich adds an ellipsis of its own
         for piece in pieces:
+            if isinstance(piece, Text):
+                built.append_text(piece)
+                continue
             text, style = (piece, "") if isinstance(piece, str) else piece
             built.append(self._encodable(text), style)
         return built

@@ -16,6 +16,7 @@ from profiler.model import (
     Candidate,
     ChainLink,
     Conclusion,
+    Effort,
     ErrorSite,
     EvidenceNote,
     InlinedSamples,
@@ -78,6 +79,7 @@ out:
 }"""
 _PARK_SAMPLES = {1: 310, 10: 95, 13: 420, 14: 1640, 15: 130, 22: 61, 23: 2890, 24: 12, 32: 510, 34: 140, 35: 205}
 _PARK_OFF = {11, 16, 17, 18, 19, 26, 27, 28, 29}
+_PARK_TURNS = {10: [13], 15: [22], 23: [24]}
 _PARK_CODE = set(_PARK_SAMPLES) | _PARK_OFF
 
 _ENTRY = """\
@@ -124,8 +126,9 @@ def annotate(
     off: AbstractSet[int] = frozenset(),
     marks: dict[int, list[str]] | None = None,
     inlined: dict[int, list[InlinedSamples]] | None = None,
+    turns: dict[int, list[int]] | None = None,
 ) -> AnnotatedFunction:
-    """Lines of `text` from line `first` on; `samples`, `off` and `marks` count lines from 1 within the text."""
+    """Lines of `text` from line `first` on; all other arguments count lines from 1 within the text."""
     total = sum(samples.values())
     lines = []
     for number, line in enumerate(text.split("\n"), 1):
@@ -133,7 +136,8 @@ def annotate(
         low, high = wilson(hits, total)
         on_path = True if number in samples else False if number in off else None
         here, there = (marks or {}).get(number, []), (inlined or {}).get(number, [])
-        lines.append(AnnotatedLine(first + number - 1, line, hits, low, high, on_path, here, there))
+        goes_to = [first + after - 1 for after in (turns or {}).get(number, [])]
+        lines.append(AnnotatedLine(first + number - 1, line, hits, low, high, on_path, here, there, goes_to))
     return AnnotatedFunction(function, file, total, lines)
 
 
@@ -147,7 +151,9 @@ def park_function(first: int = 412, file: str = "drivers/harbour/berth.c") -> An
         23: [InlinedSamples("boat_shares", "include/harbour/boat.h", 64, 2204)],
     }
     marks = {23: ["branch"], 22: ["error-site"]}
-    return annotate("berth_park", file, first, _PARK, _PARK_SAMPLES, off=_PARK_OFF, marks=marks, inlined=inlined)
+    return annotate(
+        "berth_park", file, first, _PARK, _PARK_SAMPLES, off=_PARK_OFF, marks=marks, inlined=inlined, turns=_PARK_TURNS
+    )
 
 
 def named() -> Analysis:
@@ -240,6 +246,31 @@ def _manifest() -> Manifest:
         commands=[["perf", "record", "-a", "-F", "8000", "-e", "cpu-clock", "-o", "perf.data", "--", "sleep", "10"]],
         tool_versions={"perf": "6.1.170", "qemu": "7.2.22"},
         emulated=True,
+    )
+
+
+def executed() -> Analysis:
+    """The verdict of an instruction log alone: nothing was sampled."""
+    whole = named()
+    functions = [
+        dataclasses.replace(
+            function,
+            samples=0,
+            lines=[dataclasses.replace(line, samples=0, low=0.0, high=0.0, inlined=[]) for line in function.lines],
+        )
+        for function in whole.functions
+    ]
+    assert whole.manifest is not None
+    out = "not executed in the call that was logged"
+    return dataclasses.replace(
+        whole,
+        confidence=0.99,
+        candidates=[dataclasses.replace(c, excluded_by=out if c.excluded_by else None) for c in whole.candidates],
+        evidence=[EvidenceNote("exact", "8 whole calls were logged instruction by instruction", 3, 0.02)],
+        samples=SampleCounts(0, 0, 0, 0),
+        functions=functions,
+        manifest=dataclasses.replace(whole.manifest, event="", frequency=0, seconds=0.0, stopped_by="replay"),
+        effort=Effort(["exact"], 0, 0.0, 8, 16384, "replay"),
     )
 
 

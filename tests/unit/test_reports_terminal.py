@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from profiler.model import Analysis, Effort
-from reports import terminal
+from reports import findings, terminal
 from tests.unit import sample_analysis as samples
 
 
@@ -27,7 +27,9 @@ def test_verdict_comes_first() -> None:
         assert words in head
 
 
-@pytest.mark.parametrize("make", [samples.named, samples.inconclusive, samples.not_reproduced, samples.bare])
+@pytest.mark.parametrize(
+    "make", [samples.named, samples.executed, samples.inconclusive, samples.not_reproduced, samples.bare]
+)
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_no_line_is_wider_than_the_terminal(make: object, width: int) -> None:
     """At any width, lines are cut or wrapped, never left to the terminal."""
@@ -44,27 +46,64 @@ def test_report_is_one_or_two_screens() -> None:
 @pytest.mark.parametrize(
     ("effort", "says"),
     [
-        (Effort(["samples"], 16204, 2.0, stopped_by="verdict"), "2.0 s of sampling (16,204 samples); enough for"),
-        (Effort(["exact"], 0, 0.0, 8, 16384, "replay"), "the exact log of 8 calls (16,384 instructions), where"),
-        (Effort(["samples", "exact"], 9, 10.0, 1, 7, "time"), "10.0 s of sampling (9 samples) and the exact log of 1"),
+        (Effort(["samples"], 16204, 2.0, stopped_by="verdict"), "decided after 2.0 s and 16,204 samples; the method"),
+        (Effort(["exact"], 0, 0.0, 8, 16384, "replay"), "decided after 8 logged calls (16,384 instructions); the"),
+        (Effort(["samples", "exact"], 9, 10.0, 1, 7, "time"), "after 10.0 s (all that was asked for) and 9 samples,"),
+        (Effort(["samples", "exact"], 9, 10.0, 1, 7, "verdict"), "9 samples, and 1 logged call (7 instructions); the"),
     ],
 )
 def test_what_the_verdict_took_is_said_against_the_fixed_time(effort: Effort, says: str) -> None:
     """Kinds of evidence, seconds, samples and calls, and the method's 30 s; nothing where it is not known."""
     text = " ".join(shown(dataclasses.replace(samples.named(), effort=effort), 200).split())
     assert says in text
-    assert "where the method takes 30 s" in text
-    assert "the method takes" not in shown(samples.named())
+    assert "the method records 30 s" in text
+    assert "the method records" not in shown(samples.named())
+    undecided = dataclasses.replace(samples.inconclusive(), effort=effort)
+    assert f"not {findings.effort_sentence(undecided)[4:]}" in " ".join(shown(undecided, 200).split())
+
+
+def test_the_kind_of_evidence_stands_at_the_top() -> None:
+    """A log and samples are told apart before anything else is shown; without samples none are counted."""
+    top = shown(samples.executed()).partition("From the system call")[0]
+    assert re.search(r"evidence +instruction log\n", re.sub(r" +\n", "\n", top))
+    assert "none taken" in top
+    assert "translation block" not in top
+    assert re.search(r"evidence +samples *\n", shown(samples.named()))
+
+
+def test_walk_is_shown_line_by_line() -> None:
+    """Executed and other lines bear different marks, branches say where they went on, what is folded is counted."""
+    text = shown(samples.executed())
+    assert "These lines were executed" in text
+    assert re.search(r"426 ● +if \(!berth\) \{  → 433\n", text)
+    assert re.search(r"428 ○ +if \(err\)\n", text)
+    assert re.search(r"431   +\}\n", text)
+    assert re.search(r"⋮ +4 lines, 2 of them not executed", text)
+    assert "%" not in text.partition("error set here")[0].partition("went on")[2]
+    assert "likeliest walk" in shown(samples.named())
+    assert "These lines were executed" not in shown(samples.named())
+
+
+def test_direction_is_never_cut_off() -> None:
+    """Of a long line the code is cut, not where the branch went on; lines stay within the terminal."""
+    whole = samples.executed()
+    park = whole.functions[-1]
+    lines = [dataclasses.replace(line, text=(line.text or "") + " /* tide */" * 9) for line in park.lines]
+    long = dataclasses.replace(whole, functions=[dataclasses.replace(park, lines=lines)])
+    for width in (40, 80):
+        rows = shown(long, width).splitlines()
+        assert any(row.endswith("→ 433") for row in rows)
+        assert max(map(len, rows)) <= width
 
 
 def test_source_around_branch_and_site_is_marked() -> None:
     """The error site and the branch carry their labels, the line numbers are right, far lines are left out."""
     text = shown(samples.named(), 120)
     assert re.search(r"▸ +433 .*err = -EADDRINUSE;  ← error set here", text)
-    assert re.search(r"▸ +434 .*berth->shared\)\)  ← deciding branch", text)
+    assert re.search(r"▸ +434 .*berth->shared\)\)  → 435  ← deciding branch", text)
     assert "43.9–46.3%" in text
     assert "⋮" in text
-    assert "spin_lock(&h->lock)" not in text
+    assert "A slot beyond the quay never existed" not in text
 
 
 def test_chain_shows_the_source_of_each_call() -> None:
