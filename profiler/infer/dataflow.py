@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from profiler.graph import Executed, Memory, Move, Operand, StepKind
+import numpy as np
+
+from profiler.graph import Control, Executed, Memory, Move, Operand, StepKind
 from profiler.model import LOGGED_REGISTERS, ExecutionLog
 
 _COLUMN = {name: column for column, name in enumerate(LOGGED_REGISTERS)}
@@ -60,8 +62,14 @@ def follow(
     pending: Pending = ()
     stops: list[Stop] = []
     read: tuple[int, Move] | None = None
-    for row in reversed(rows[:-1]):
+    for row, after in zip(reversed(rows[:-1]), reversed(rows[1:]), strict=True):
         executed = decode(int(log.address[row]))
+        if executed is not None and after != row + 1 and executed.control == Control.NEXT:
+            set_to = _set_meanwhile(log, row, after, location)
+            if set_to is not None:
+                return Followed(row, set_to, None, tuple(stops))
+            if _has_faulted(log, row, after, executed):
+                continue
         move = _writes(log, row, executed, location) if executed is not None else None
         if move is None:
             continue
@@ -80,6 +88,27 @@ def follow(
     if read is not None and isinstance(location, Cell):
         return Followed(*read, location, tuple(stops))
     return None
+
+
+def _set_meanwhile(log: ExecutionLog, row: int, after: int, location: Location) -> Move | None:
+    """What the handler of a fault at `row` put into a register, as the exception table may ask it to; the row behind
+    it is the handler's first and has the registers as they were."""
+    if isinstance(location, Cell):
+        return None
+    before, value = (int(log.registers[at, _COLUMN[location]]) for at in (row + 1, after))
+    if before == value or location == "rsp":
+        return None
+    return Move(location, StepKind.CONST, value=value - (1 << 64) if value >> 63 else value)
+
+
+def _has_faulted(log: ExecutionLog, row: int, after: int, executed: Executed) -> bool:
+    """Whether the instruction, behind which something came in from outside, did nothing: it is executed again
+    or its fixup instead of what follows it. One turn of a string instruction moves its registers on."""
+    following = int(log.address[after])
+    if following != executed.address:
+        return following != executed.following
+    changed = np.flatnonzero(log.registers[row] != log.registers[row + 1])
+    return set(changed.tolist()) <= {_COLUMN["rsp"]}
 
 
 def _writes(log: ExecutionLog, row: int, executed: Executed, location: Location) -> Move | None:

@@ -232,6 +232,15 @@ def _name(location: Location, frame: Frame) -> str:
     return f"stack{offset:+d}" if not location.segment and -(1 << 14) < offset < 0 else _IN_MEMORY
 
 
+def _is_whole(block: Block, known: Block) -> bool:
+    """Whether a block is the known one, and not its first steps alone."""
+    return block.start == known.start and len(block.steps) == len(known.steps)
+
+
+def _is_same(state: State, origin: Origin) -> bool:
+    return isinstance(state, Origin) and (state.kind, state.address) == (origin.kind, origin.address)
+
+
 @dataclass(frozen=True, slots=True)
 class _KnownSlicer(Slicer):
     """A slicer that knows where one walk's value came from: out of `block`, behind which it was in `behind`."""
@@ -249,9 +258,14 @@ class _KnownSlicer(Slicer):
         return Slicer.at_exit(self, block)
 
     def through(self, block: Block, state: State) -> list[tuple[State, float]]:
-        if self.block is not None and block.start == self.block.start and state == self.behind and self.origin:
+        if self.block is not None and _is_whole(block, self.block) and state == self.behind and self.origin:
             return [(self.origin, 0.0)]
         return Slicer.through(self, block, state)
+
+    def _finish(self, block: Block, index: int, before: list[Block], state: State) -> set[State]:
+        """What the slicer finds in the same instruction is the origin, by whatever name."""
+        found = Slicer._finish(self, block, index, before, state)
+        return {self.origin if self.origin and _is_same(side, self.origin) else side for side in found}
 
     def values_of(self, blocks: list[Block], place: str) -> set[State]:
         """Of the place that the value is in there: the origin, whatever way it took."""

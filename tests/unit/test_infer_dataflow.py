@@ -10,6 +10,7 @@ from profiler.graph import StepKind
 from profiler.infer.dataflow import Cell, Followed, follow
 from profiler.infer.slice import apply, signed32
 from profiler.model import LOGGED_REGISTERS
+from tests.unit.test_infer_execution import INTERRUPT, calls
 from tests.unit.toy_execution import HEAP, ToyMachine, toy
 from tests.unit.toy_kernel import ToyKernel
 
@@ -393,6 +394,41 @@ def test_an_instruction_that_does_not_decode_is_taken_to_write_nothing() -> None
     found = follow(log, list(range(len(log.address))), lambda at: None if at == gap else kernel.executed(at), "rax")
     assert found is not None
     assert int(log.address[found.row]) == kernel.at["__x64_sys_frob.here"]
+
+
+def test_a_string_move_that_an_interrupt_cut_in_two_is_followed_whole() -> None:
+    """Each turn behind which it was interrupted was made, though the same instruction comes again."""
+    kernel = toy(
+        """
+        __x64_sys_frob:
+            mov rdx, rdi
+        .here:
+            mov [rdx+8], -22
+            mov rsi, rdx
+            lea rdi, [rdx+64]
+            mov ecx, 3
+        .copy:
+            rep movsq
+            mov eax, [rdx+72]
+            ret
+        """
+        + INTERRUPT
+    )
+    machine = ToyMachine(kernel)
+    turns = {2: False, 1: False}  # rcx → whether it was interrupted there
+
+    def interrupt(machine: ToyMachine) -> None:
+        if turns.get(machine.get("rcx")) is False:
+            turns[machine.get("rcx")] = True
+            machine.interrupt()
+
+    machine.before = {"__x64_sys_frob.copy": interrupt}
+    assert machine.call(rdi=HEAP) == -EINVAL
+    (call,) = calls(kernel, machine.log())
+    assert all(turns.values())
+    found = follow(machine.log(), call.rows.tolist(), kernel.executed, "rax")
+    assert found is not None
+    assert machine.rows[found.row][0] == kernel.at["__x64_sys_frob.here"]
 
 
 # ---- programs whose origin is known by how they are made ----

@@ -119,10 +119,13 @@ class ToyMachine:
         value = self.get("rax")
         return value - (1 << 64) if value >> 63 else value
 
+    def interrupt(self) -> None:
+        self._enter(_TIMER, self.get("rip"))
+
     def interrupt_user(self) -> None:
         """A timer interrupt between two system calls."""
-        self.set(rsp=KERNEL_STACK)
-        self._enter(_TIMER, USER_STACK)
+        self.set(rsp=KERNEL_STACK, rip=USER_STACK)
+        self.interrupt()
         self.run(self.get("rip"))
 
     def run(self, address: int, *, until: str = "", most: int = _MOST_STEPS) -> None:
@@ -137,10 +140,12 @@ class ToyMachine:
                 return
             if due.get(label):
                 due[label] -= 1
-                self._enter(_TIMER, at)
+                self.interrupt()
                 continue
             if label in self.before:
                 self.before[label](self)
+                if self.get("rip") != at:
+                    continue
             if self._step(at, label):
                 return
         raise AssertionError("the toy kernel does not come to an end")
