@@ -43,6 +43,7 @@ class CampaignRow:
     line: int = 0
     seconds: float | None = None  # wall clock
     correct: bool | None = None  # as held against the scenario's truth; None where that is not known
+    evidence: Sequence[str] = ()  # that the verdict rests on, as of `Effort.evidence`
 
     @property
     def concluded(self) -> bool:
@@ -56,6 +57,11 @@ class CampaignRow:
     def tone(self) -> str:
         """The style class: a conclusion's value, or failed."""
         return self.status if self.concluded else "failed"
+
+    @property
+    def rests_on(self) -> str:
+        """`instruction log and samples`"""
+        return findings.kinds_words(self.evidence)
 
     @property
     def link(self) -> str:

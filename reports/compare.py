@@ -203,7 +203,7 @@ def _notes(group: Group, presence: list[str], runs: list[ComparedRun], readable:
     if not readable:
         yield "The source of a version was not at hand, so lines cannot be aligned."
     for run, function in zip(runs, group, strict=True):
-        if function is not None and function.samples < LEAST_SAMPLES:
+        if function is not None and function.samples < LEAST_SAMPLES and run.analysis.samples.total:
             yield f"{run.label} has too few samples in it ({function.samples}) for a test; {LEAST_SAMPLES} are needed."
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from markupsafe import Markup, escape
 
-from reports import findings
+from reports import findings, walk
 from reports.alignment import normal
 from reports.annotated import Budget
 from reports.comparison import AlignedLine, Cell, ComparedFunction, Comparison
@@ -50,13 +50,35 @@ def write(comparison: Comparison, path: Path) -> None:
     """Equal comparisons give equal bytes. Raises OSError."""
     budget = Budget(_PAGE_BYTES)
     views = [_view(function, f"f{number}", budget) for number, function in enumerate(comparison.functions)]
-    write_whole(path, render("compare.html", comparison=comparison, functions=views, findings=findings))
+    page = render(
+        "compare.html",
+        comparison=comparison,
+        functions=views,
+        findings=findings,
+        sampled=any(run.analysis.samples.total for run in comparison.runs),
+        walked=_walked(comparison),
+    )
+    write_whole(path, page)
+
+
+def _walked(comparison: Comparison) -> str:
+    """By what the lines are known to be on the path, run by run; "" where no run shows one."""
+    analyses = [run.analysis for run in comparison.runs]
+    observed = [walk.is_observed(a) for a in analyses if any(walk.is_known(f) for f in a.functions)]
+    if not observed:
+        return ""
+    if all(observed):
+        return "executed in a logged call"
+    return "executed in a logged call, or on the likeliest walk" if any(observed) else "on the likeliest walk"
 
 
 def _view(function: ComparedFunction, anchor: str, budget: Budget) -> FunctionView:
     sources = [visible_source(line.text or "") for line in function.lines]
     scale = max((cell.high for line in function.lines for cell in line.cells if cell and cell.samples), default=0) or 1
-    interesting = [bool(line.marks or line.peak > 0) for line in function.lines]
+    unsampled = not any(function.samples)
+    interesting = [
+        bool(line.marks or line.peak > 0 or line.parts or (unsampled and line.ran)) for line in function.lines
+    ]
     stretches = [part for whole in fold(interesting, context=2, shortest=6) for part in whole.pieces(_BLOCK_ROWS)]
     blocks: dict[Stretch, BlockView] = {}
     for stretch in sorted(stretches, key=lambda part: _importance(function.lines[part.start : part.stop])):

@@ -40,8 +40,11 @@ def _run(run: ComparedRun, writer: Writer) -> None:
     analysis = run.analysis
     writer.blank()
     sure = "" if analysis.conclusion is Conclusion.NOT_REPRODUCED else f" {percent(analysis.confidence)} sure"
+    by = findings.evidence_words(analysis)
     words = findings.CONCLUSION_WORDS[analysis.conclusion].lower()
-    writer.line((run.label, "bold"), "  ", (words, _COLOURS[analysis.conclusion]), sure)
+    writer.line(
+        (run.label, "bold"), "  ", (words, _COLOURS[analysis.conclusion]), sure, (f", by {by}" if by else "", "dim")
+    )
     writer.line((f"  {findings.kernel_name(analysis)}", "dim"))
     branch, site = analysis.branch, analysis.error_site
     if branch is not None:
@@ -56,19 +59,25 @@ def _run(run: ComparedRun, writer: Writer) -> None:
 
 def _function(function: ComparedFunction, comparison: Comparison, writer: Writer) -> None:
     writer.blank()
-    writer.line((visible(function.name), "bold"), ("  share of its samples per line", "dim"))
+    writer.line(
+        (visible(function.name), "bold"), ("  share of its samples per line" if any(function.samples) else "", "dim")
+    )
     for note in function.notes:
         writer.paragraph((note, "italic"))
-    wanted = [line for line in function.lines if line.marks & {BRANCH, ERROR_SITE} or line.differs or line.peak > 0.02]
+    wanted = [
+        line
+        for line in function.lines
+        if line.marks & {BRANCH, ERROR_SITE} or line.differs or line.peak > 0.02 or line.parts
+    ]
     if not wanted:
         return
-    numbered = len(comparison.runs) * 15 + 30 <= writer.width
-    width = 15 if numbered else 8
+    numbered = len(comparison.runs) * 16 + 30 <= writer.width
+    width = 16 if numbered else 9
     writer.line(*[(f"{_tail(run.short, width - 2):>{width - 1}} ", "dim") for run in comparison.runs])
     for line in wanted[:_LINES_AT_MOST]:
         writer.line(*_pieces(line, numbered), " ", _code(line))
     left = len(wanted) - _LINES_AT_MOST
-    writer.line(("* differs significantly from the first run", "dim"))
+    writer.line(("● on the path  ○ not on it" + ("  * differs significantly" if comparison.tests else ""), "dim"))
     if left > 0:
         writer.line((f"{counted(left, 'more line')} in the HTML page", "dim"))
 
@@ -78,15 +87,16 @@ def _tail(label: str, width: int) -> str:
 
 
 def _pieces(line: AlignedLine, numbered: bool) -> list[Piece]:
-    """Line number and share of each run; a star where the share differs."""
+    """Line number, whether it is on the path, and share of each run; a star where the share differs."""
     pieces: list[Piece] = []
     for cell, difference in zip(line.cells, line.differences, strict=True):
         if cell is None:
-            pieces.append((f"{'—':>{14 if numbered else 7}} ", "dim"))
+            pieces.append((f"{'—':>{15 if numbered else 8}} ", "dim"))
             continue
         star = "*" if difference is not None and difference.significant else " "
-        pieces.append((f"{cell.line:>7}" if numbered else "", "dim"))
-        pieces.append((f"{percent(cell.share) if cell.samples else '·':>7}{star}", "bold" if star == "*" else ""))
+        ran: Piece = {True: ("●", "cyan"), False: ("○", "dim"), None: (" ", "")}[cell.on_path]
+        pieces += [(f"{cell.line:>7}" if numbered else "", "dim"), " " if numbered else "", ran]
+        pieces.append((f"{percent(cell.share) if cell.samples else '·':>6}{star} ", "bold" if star == "*" else ""))
     return pieces
 
 

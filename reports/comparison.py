@@ -60,6 +60,15 @@ class AlignedLine:
         return max((cell.share for cell in self.cells if cell), default=0.0)
 
     @property
+    def ran(self) -> bool:
+        return any(cell.on_path for cell in self.cells if cell)
+
+    @property
+    def parts(self) -> bool:
+        """Whether the path takes the line in some runs and leaves it in others."""
+        return {True, False} <= {cell.on_path for cell in self.cells if cell}
+
+    @property
     def differs(self) -> bool:
         return any(difference and difference.significant for difference in self.differences)
 
@@ -120,6 +129,8 @@ def short_labels(labels: list[str]) -> list[str]:
 
 
 def _excluded(analysis: Analysis, reference: Analysis | None) -> str:
+    if not analysis.samples.total:
+        return "holds no samples"
     lost = findings.lost_share(analysis)
     if lost > LOST_IS_SEVERE:
         return f"lost {percent(lost)} of its samples, more than {percent(LOST_IS_SEVERE)}"
@@ -135,11 +146,7 @@ def _excluded(analysis: Analysis, reference: Analysis | None) -> str:
 
 
 def notices(runs: list[ComparedRun]) -> list[Notice]:
-    found = [
-        Notice(True, f"{run.label} {run.excluded}: its samples are not compared with the other runs'.")
-        for run in runs
-        if run.excluded
-    ]
+    found = [_not_tested(run) for run in runs if run.excluded]
     calls = {(run.analysis.syscall, run.analysis.errno) for run in runs}
     if len(calls) > 1:
         found.append(Notice(True, "The runs are of different failures; only their functions in common compare."))
@@ -152,6 +159,12 @@ def notices(runs: list[ComparedRun]) -> list[Notice]:
             if notice.severe and not run.excluded
         ]
     return found
+
+
+def _not_tested(run: ComparedRun) -> Notice:
+    if not run.analysis.samples.total:
+        return Notice(False, f"{run.label} {run.excluded}: what is compared of it is its path.")
+    return Notice(True, f"{run.label} {run.excluded}: its samples are not compared with the other runs'.")
 
 
 def summary(runs: list[ComparedRun], functions: list[ComparedFunction]) -> tuple[str, bool | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from profiler.model import (
@@ -174,14 +175,18 @@ def load_lines(analysis: Analysis) -> list[tuple[str, int, float]]:
 
 
 def evidence_kinds(analysis: Analysis) -> list[str]:
-    """What the verdict rests on, as of `Effort.evidence`, the stronger first."""
-    held = set(analysis.effort.evidence if analysis.effort else ["samples"] if analysis.samples.total else [])
-    return sorted(held)  # "exact" stands before "samples" in the alphabet too
+    """What the verdict rests on, as of `Effort.evidence`."""
+    return analysis.effort.evidence if analysis.effort else ["samples"] if analysis.samples.total else []
 
 
 def evidence_words(analysis: Analysis) -> str:
     """`instruction log and samples`"""
-    return " and ".join(visible(EVIDENCE_WORDS.get(kind, kind)) for kind in evidence_kinds(analysis))
+    return kinds_words(evidence_kinds(analysis))
+
+
+def kinds_words(kinds: Sequence[str]) -> str:
+    """The stronger evidence first; "exact" stands before "samples" in the alphabet too."""
+    return " and ".join(visible(EVIDENCE_WORDS.get(kind, kind)) for kind in sorted(kinds))
 
 
 def effort_sentence(analysis: Analysis) -> str:

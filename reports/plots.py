@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from profiler.model import Analysis, AnnotatedFunction, Candidate, Conclusion
-from reports import findings
+from reports import findings, walk
 from reports.canvas import MONO, THEMES, Theme, clip, figure, heading, plain_axes
 from reports.findings import BRANCH, ERROR_SITE
 from reports.visible import counted, percent, place, prose, visible, visible_source
@@ -23,6 +23,9 @@ def write_line_plot(analysis: Analysis, path: Path, *, theme: str = "light") -> 
     index = findings.origin_index(analysis)
     function = analysis.functions[index] if index is not None else None
     rows = _rows(analysis, function) if function else []
+    if analysis.samples.total == 0 and walk.is_observed(analysis):
+        _write_empty(analysis, path, colours, "Nothing was sampled: the instruction log alone shows the path.")
+        return
     if function is None or not rows:
         _write_empty(analysis, path, colours, "No samples fell into a function with known lines.")
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Outcome:
     package_version: str = ""
     confidence: float = 0.0
     error_site: ErrorSite | None = None
+    evidence: list[str] = field(default_factory=list)  # that the verdict rests on: samples, exact
 
     @property
     def concluded(self) -> bool:
@@ -47,6 +48,7 @@ def of_analysis(run: PlannedRun, analysis: Analysis, seconds: float) -> Outcome:
         package_version=analysis.kernel.package_version,
         confidence=analysis.confidence,
         error_site=analysis.error_site,
+        evidence=list(analysis.effort.evidence) if analysis.effort else [],
     )
 
 

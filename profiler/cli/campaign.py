@@ -172,4 +172,5 @@ def row(outcome: Outcome) -> CampaignRow:
         file=site.file if site else "",
         line=site.line if site else 0,
         seconds=outcome.seconds,
+        evidence=outcome.evidence,
     )

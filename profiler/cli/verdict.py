@@ -49,10 +49,9 @@ def write_report(analysis: Analysis, directory: Path) -> list[Path]:
         for theme, line_plot, candidate_plot in (("light", lines, candidates), ("dark", dark_lines, dark_candidates)):
             plots.write_line_plot(analysis, line_plot, theme=theme)
             plots.write_candidate_plot(analysis, candidate_plot, theme=theme)
-        pictures = (
-            html.Plot("Samples per line", lines, dark_lines),
-            html.Plot("Candidates", candidates, dark_candidates),
-        )
+        pictures = [html.Plot("Candidates", candidates, dark_candidates)]
+        if analysis.samples.total:
+            pictures.insert(0, html.Plot("Samples per line", lines, dark_lines))
         html.write_report(analysis, page, plots=pictures)
     return [page, lines, candidates]
 

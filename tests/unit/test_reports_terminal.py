@@ -98,7 +98,7 @@ def test_direction_is_never_cut_off() -> None:
 
 def test_source_around_branch_and_site_is_marked() -> None:
     """The error site and the branch carry their labels, the line numbers are right, far lines are left out."""
-    text = shown(samples.named(), 120)
+    text = shown(samples.named(), 130)
     assert re.search(r"▸ +433 .*err = -EADDRINUSE;  ← error set here", text)
     assert re.search(r"▸ +434 .*berth->shared\)\)  → 435  ← deciding branch", text)
     assert "43.9–46.3%" in text
