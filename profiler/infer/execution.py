@@ -203,10 +203,21 @@ class _FrameBuilder:
             name, entry = self._function(self.address[row])
             if previous is not None:
                 top = self._enter(top, previous, before, row, name, entry)
+            elif row != before:
+                top = self._out_of_unread(top, row)
             if not name.startswith(THUNKS):
                 top.rows.append(row)
             previous = self.decode(self.address[row])
         return root
+
+    def _out_of_unread(self, top: Frame, row: int) -> Frame:
+        """The frame that `row` lies in, behind code that cannot be read (a BPF program's): the one that called it,
+        where it goes on behind its call."""
+        for frame in top.outwards():
+            made = self.decode(self.address[frame.call_row]) if frame.call_row is not None else None
+            if made is not None and made.following == self.address[row] and frame.parent is not None:
+                return frame.parent
+        return top
 
     def _function(self, address: int) -> tuple[str, int]:
         found = self.symbols.function_at(address)
@@ -220,7 +231,7 @@ class _FrameBuilder:
             frame = Frame(entry, name, top, before, tail=False, return_slot=self.rsp[row])
             top.children.append(frame)
             return frame
-        if previous.control == Control.RETURN:
+        if previous.control == Control.RETURN or self._is_patched_return(previous, row):
             top = self._leave(top, self.rsp[before], before)
         if entry == top.entry or self.address[row] != entry or name.startswith(THUNKS):
             return top
@@ -232,6 +243,12 @@ class _FrameBuilder:
         frame = Frame(entry, name, top, top.rows[-1] if top.rows else before, tail=True, return_slot=top.return_slot)
         top.children.append(frame)
         return frame
+
+    def _is_patched_return(self, previous: Executed, row: int) -> bool:
+        """Whether the jump to a return thunk, as the image has it, was a plain return when it ran."""
+        if previous.control != Control.JUMP or previous.target in (None, self.address[row]):
+            return False
+        return self._function(previous.target or 0)[0].startswith("__x86_return_thunk")
 
     def _leave(self, top: Frame, slot: int, row: int) -> Frame:
         """The frame that a return from `slot` goes back to; `top` itself where no call is known that it would end."""

@@ -16,6 +16,7 @@ from profiler.infer.calltree import (
     counts_by_return_address,
     gather,
     gather_flat,
+    graft,
     tail_jumps,
     unique_chains,
 )
@@ -321,3 +322,24 @@ def test_chains_of_the_same_addresses_in_another_order_are_told_apart(
     start = np.cumsum([0, len(first), len(second)])
     found = unique_chains(start, np.array([*first, *second], np.uint64), np.arange(2))
     assert found == sorted([(first, 1), (second, 1)])
+
+
+def test_samples_are_grafted_onto_the_same_contexts_of_another_tree() -> None:
+    """And only onto those: the tree of an execution log says which calls were made."""
+    sampled = CallNode(1, "f", None, None, own=Counter({10: 4}))
+    sampled.child(11, 2, "g").own[20] = 3
+    sampled.child(12, 2, "g").own[20] = 50  # the same function, called from elsewhere
+    sampled.child(11, 3, "h").own[30] = 60
+    executed = CallNode(1, "f", None, None)
+    below = executed.child(11, 2, "g")
+    graft(sampled, executed)
+    assert executed.own == Counter({10: 4})
+    assert below.own == Counter({20: 3})
+    assert executed.total() == 7
+    assert executed.children == {(11, 2): below}
+
+
+def test_samples_of_another_function_are_not_grafted() -> None:
+    sampled, executed = CallNode(1, "f", None, None, own=Counter({10: 4})), CallNode(2, "g", None, None)
+    graft(sampled, executed)
+    assert executed.total() == 0

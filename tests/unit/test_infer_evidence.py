@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiler.graph import Block, Call, Edge, EdgeKind, FunctionGraph
-from profiler.infer.evidence import BlockSamples, assign, log_odds, rate, unsampled, weights
+from profiler.infer.evidence import BlockSamples, assign, combined, executed, log_odds, rate, unsampled, weights
+from profiler.infer.walks import Weights
 
 
 def block(start: int, length: int, *targets: int, call: bool = False, tail: bool = False, off: bool = False) -> Block:
@@ -140,3 +141,20 @@ def test_the_rate_is_per_instruction_and_zero_without_samples() -> None:
     assert rate(TWO, counted({0x1000: 80}), False) == 10.0
     assert rate(TWO, counted({0x1000: 80}), True) == 80.0
     assert rate(TWO, counted({}), False) == 0.0
+
+
+def test_an_execution_log_says_of_every_block_whether_it_ran() -> None:
+    """However often; and says more than any number of samples."""
+    graph = function(block(0, 4), block(4, 4), block(8, 4))
+    found = executed(graph, {0: 1, 8: 1000})
+    assert found.reached == found.fallen_into
+    assert found.reached[0] == found.reached[8] > 0 > found.reached[4]
+    sampled = weights(graph, BlockSamples({4: 10**9}, {}, 0), False, 1e6)
+    both = combined(found, sampled)
+    assert both.reached[0] > 0 > both.reached[4]
+
+
+def test_log_odds_of_several_sources_add_up() -> None:
+    first, second = Weights({0: 1.5, 4: -2.0}, {0: 0.5, 4: 0.0}), Weights({0: -0.5, 4: -1.0}, {0: 0.25, 4: 3.0})
+    assert combined(first, second) == Weights({0: 1.0, 4: -3.0}, {0: 0.75, 4: 3.0})
+    assert combined(first) == first

@@ -520,6 +520,28 @@ def test_an_indirect_jump_through_a_retpoline_is_a_tail_call() -> None:
     assert root.children[0].children[0].children[0].children[0].tail
 
 
+def test_a_return_is_told_where_the_image_has_a_jump_to_the_return_thunk() -> None:
+    """The kernel puts a plain return there as it boots, if the CPU needs no thunk."""
+    kernel = toy("""
+        __x64_sys_frob:
+            call helper
+            call helper
+            jmp __x86_return_thunk
+        helper:
+            mov eax, -22
+            jmp __x86_return_thunk
+        __x86_return_thunk:
+            ret
+    """)
+    machine = ToyMachine(kernel)
+    machine.call()
+    thunk = kernel.at["__x86_return_thunk"]
+    machine.rows = [row for row in machine.rows if row[0] != thunk]
+    root = frames(kernel, machine.log())
+    assert below_syscall(root) == ["__x64_sys_frob", ["helper"], ["helper"]]
+    assert root.children[0].children[0].result == (-EINVAL) & 0xFFFFFFFF
+
+
 def test_an_indirect_call_without_a_thunk_is_a_call() -> None:
     body = "__x64_sys_frob:\ncall rdi\nnop\nret\nhandler:\nmov eax, -22\nret"
     kernel = toy(body)

@@ -70,7 +70,11 @@ _RIP, _FLAGS, _RSP = _number("rip"), _number("eflags"), _number("rsp")
 _LOGGED = [_number(name) for name in LOGGED_REGISTERS]
 
 
-def toy(body: str, *, entry: str = ENTRY, fixups: Mapping[str, str] | None = None) -> ToyKernel:
+def toy(
+    body: str, *, entry: str = ENTRY, fixups: Mapping[str, str] | None = None, name: str = "__x64_sys_frob"
+) -> ToyKernel:
+    """`name`: of the system call's own function."""
+    entry = entry.replace("__x64_sys_frob", name)
     return ToyKernel(textwrap.dedent(entry) + textwrap.dedent(body), fixups=fixups)
 
 
