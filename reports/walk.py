@@ -77,5 +77,6 @@ def skips(lines: Sequence[AnnotatedLine]) -> list[tuple[int, int]]:
 def folded(analysis: Analysis, lines: Sequence[AnnotatedLine]) -> str:
     """Of lines that are folded away: `24 lines, 19 of them not executed`."""
     off = sum(line.on_path is False for line in lines)
-    about = f", {off} of them {words(analysis).gone}" if off else ""
+    which = "all" if off == len(lines) else str(off)
+    about = f", {which} of them {words(analysis).gone}" if off else ""
     return counted(len(lines), "line") + about

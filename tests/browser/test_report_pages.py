@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,16 @@ from tests.unit import sample_analysis as samples
 
 PAGES: dict[str, Callable[[Path], None]] = {
     "named": lambda path: html.write_report(samples.named(), path),
+    "executed": lambda path: html.write_report(samples.executed(), path),
+    "long-walk": lambda path: html.write_report(samples.long_walk(), path),
     "inconclusive": lambda path: html.write_report(samples.inconclusive(), path),
     "not-reproduced": lambda path: html.write_report(samples.not_reproduced(), path),
     "bare": lambda path: html.write_report(samples.bare(), path),
     "hostile": lambda path: html.write_report(samples.hostile(), path),
     "comparison": lambda path: compare.write_html(compare.compare(samples.versions()), path),
+    "comparison-of-evidence": lambda path: compare.write_html(
+        compare.compare([("logged", samples.executed()), ("sampled", samples.named())]), path
+    ),
     "big-comparison": lambda path: compare.write_html(compare.compare(samples.many_versions()), path),
     "hostile-comparison": lambda path: compare.write_html(
         compare.compare([("".join(samples.HOSTILE), samples.hostile()), ("b", samples.named())]), path
@@ -136,10 +142,13 @@ def test_verdict_links_to_the_marked_lines(open_page: Any, tmp_path: Path) -> No
 
 
 def test_verdict_is_seen_without_scrolling(open_page: Any, tmp_path: Path) -> None:
-    """At 1280 × 900 the headline, the branch and the error site are on the first screen; on a phone the headline is."""
-    html.write_report(samples.named(), tmp_path / "page.html")
+    """At 1280 × 900 the headline, branch, site and evidence are on the first screen; on a phone the headline is."""
+    html.write_report(samples.executed(), tmp_path / "page.html")
     seen = "selector => document.querySelector(selector).getBoundingClientRect().bottom <= innerHeight"
-    for width, selectors in ((1280, ("h1", ".place.branch", ".place.site", ".key")), (360, ("h1", ".place.branch"))):
+    for width, selectors in (
+        (1280, ("h1", ".place.branch", ".place.site", ".key", ".effort")),
+        (360, ("h1", ".place.branch")),
+    ):
         page = open_page(tmp_path / "page.html", width=width).page
         assert all(page.evaluate(seen, selector) for selector in selectors)
 
@@ -186,3 +195,72 @@ def test_pictures_in_the_page_follow_the_theme(open_page: Any, tmp_path: Path) -
         assert opened.page.evaluate("() => document.querySelector('figure img').naturalWidth") == 1495
         assert opened.complaints == []
     assert len(sources) == 2
+
+
+# Of each line of the open function: its number, the sign in its gutter, and whether the rail passes it.
+GUTTER = """() => [...document.querySelectorAll('details.fn[open] tr:has(td.n)')].map(row => {
+  const cell = row.querySelector('td.w');
+  return [row.querySelector('td.n').textContent, getComputedStyle(cell, '::before').content[1],
+          getComputedStyle(cell, '::after').content !== 'none'];
+})"""
+RAIL = """() => [...document.querySelectorAll(
+  'details.fn[open] :is(:is(.rail-from, .rail-over, .rail-to) > .w, details.rail-over > summary)'
+)].filter(e => e.checkVisibility()).map(e => {
+  const style = getComputedStyle(e, '::after'), box = e.getBoundingClientRect();
+  return [Math.round(box.left + parseFloat(style.left) + parseFloat(getComputedStyle(e).borderLeftWidth)),
+          parseFloat(style.borderLeftWidth), box.top, box.bottom];
+})"""
+
+
+@pytest.mark.parametrize("media", ["screen", "print"])
+def test_what_ran_is_told_by_shape(open_page: Any, tmp_path: Path, media: str) -> None:
+    """A full circle, an empty one, or none: no colour is needed to tell what ran from what did not, on paper neither."""
+    html.write_report(samples.executed(), tmp_path / "page.html")
+    page = open_page(tmp_path / "page.html").page
+    page.emulate_media(media=media)
+    signs = {number: sign for number, sign, _ in page.evaluate(GUTTER)}
+    assert [signs[number] for number in ("421", "422", "423", "433", "437", "442")] == ["●", "○", "o", "●", "○", "o"]
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_rail_runs_from_the_branch_past_what_it_skips(open_page: Any, tmp_path: Path, width: int) -> None:
+    """From a branch to the line it went on to the rail is one straight line, through folds too, and nowhere else."""
+    html.write_report(samples.long_walk(), tmp_path / "page.html")
+    page = open_page(tmp_path / "page.html", width=width).page
+    railed = {number for number, _, rail in page.evaluate(GUTTER) if rail}
+    assert railed == {str(number) for number in range(3, 48)}
+    pieces = page.evaluate(RAIL)
+    assert len({left for left, *_ in pieces}) == 1
+    assert {thick for _, thick, *_ in pieces} == {2}
+    ordered = sorted((top, bottom) for *_, top, bottom in pieces)
+    assert all(abs(one[1] - other[0]) < 1.5 for one, other in itertools.pairwise(ordered))
+
+
+def test_direction_leads_to_the_line(open_page: Any, tmp_path: Path) -> None:
+    """The arrow behind a branch is a link that brings the line it names into view, and its name says what it means."""
+    html.write_report(samples.long_walk(), tmp_path / "page.html")
+    page = open_page(tmp_path / "page.html", width=360).page
+    page.get_by_role("link", name="→ 47").click()
+    assert page.evaluate("() => document.querySelector('tr:target td.n').textContent") == "47"
+    assert page.evaluate("() => document.querySelector('tr:target').getBoundingClientRect().bottom <= innerHeight")
+    assert page.locator("a.to >> nth=0").get_attribute("title") == "the path went on at line 5"
+
+
+def test_no_room_is_kept_for_samples_that_were_not_taken(open_page: Any, tmp_path: Path) -> None:
+    """With an instruction log alone the source stands right beside the line numbers."""
+    left = "() => document.querySelector('details.fn[open] td.c').getBoundingClientRect().left"
+    html.write_report(samples.executed(), tmp_path / "logged.html")
+    html.write_report(samples.named(), tmp_path / "sampled.html")
+    logged, sampled = (open_page(tmp_path / f"{name}.html").page.evaluate(left) for name in ("logged", "sampled"))
+    assert sampled - logged > 200
+
+
+def test_paper_says_what_is_folded(open_page: Any, tmp_path: Path) -> None:
+    """In print a folded stretch stays folded, and its heading, which counts it, is there to read."""
+    html.write_report(samples.long_walk(), tmp_path / "page.html")
+    page = open_page(tmp_path / "page.html").page
+    page.emulate_media(media="print")
+    fold = page.locator("details.fold").first
+    assert "35 lines, all of them off the likeliest walk, skipped: 9 to 43" in fold.inner_text()
+    assert fold.locator("summary").is_visible()
+    assert not fold.locator("table").is_visible()

@@ -466,3 +466,25 @@ def campaign_rows() -> list[CampaignRow]:
     rows[16] = dataclasses.replace(rows[16], status="error", exit_code=1, reason="The guest panicked.", **failed)
     rows[17] = dataclasses.replace(rows[17], status="crashed", exit_code=None, reason="No end within 900 s.", **failed)
     return rows
+
+
+def long_walk() -> Analysis:
+    """A function of 60 lines whose first branch skips one line, the next goes on from there past 40, and the last goes
+    back."""
+    text = "\n".join(
+        ["int buoy_count(struct harbour *h)", "{"] + [f"\tcount += h->buoys[{i}];" for i in range(57)] + ["}"]
+    )
+    on = dict.fromkeys([1, 2, 3, 5, 47, 48, 49, 59, 60], 10)
+    function = annotate(
+        "buoy_count", "drivers/harbour/buoy.c", 1, text, on, off={4, *range(6, 47)}, turns={3: [5], 5: [47], 49: [48]}
+    )
+    whole = named()
+    assert whole.error_site is not None
+    assert whole.branch is not None
+    place = {"function": "buoy_count", "file": "drivers/harbour/buoy.c", "line": 49}
+    return dataclasses.replace(
+        whole,
+        error_site=dataclasses.replace(whole.error_site, **place),
+        branch=dataclasses.replace(whole.branch, **place),
+        functions=[function],
+    )

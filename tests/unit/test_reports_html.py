@@ -13,7 +13,7 @@ from profiler.model import Analysis
 from reports import findings, html
 from tests.unit import sample_analysis as samples
 
-ALL = [samples.named, samples.inconclusive, samples.not_reproduced, samples.bare, samples.hostile]
+ALL = [samples.named, samples.executed, samples.inconclusive, samples.not_reproduced, samples.bare, samples.hostile]
 
 
 class Page(HTMLParser):
@@ -54,6 +54,34 @@ def test_named_verdict_says_everything_in_the_first_section() -> None:
         "6.1.0-99-harbour-amd64",
     ):
         assert words in first
+
+
+def test_the_kind_of_evidence_is_said_plainly() -> None:
+    """A log says executed, samples say likeliest, at the top and beside the source; a mere profile says neither."""
+    logged, sampled = page(samples.executed()).text, page(samples.named()).text
+    assert "Rests oninstruction log" in logged
+    assert "These lines were executed" in logged
+    assert "Decided after 8 logged calls (16,384 instructions); the method records 30 s." in logged
+    assert "11 of 20 lines executed" in logged
+    assert "likeliest walk" not in logged
+    assert "Rests onsamples" in sampled
+    assert "This is the likeliest walk" in sampled
+    assert "executed" not in sampled
+    park = samples.park_function()
+    unknown = dataclasses.replace(park, lines=[dataclasses.replace(line, on_path=None) for line in park.lines])
+    profile = page(dataclasses.replace(samples.named(), functions=[unknown])).text
+    assert "likeliest walk" not in profile
+
+
+def test_directions_link_to_their_lines() -> None:
+    """Each arrow leads to the line of its own function; a line that is not on the page is named without a link."""
+    links = [a["href"] for tag, a in page(samples.named()).tags if tag == "a" and a.get("class") == "to"]
+    assert links == ["#f2-424", "#f2-433", "#f2-435"]
+    park = samples.park_function()
+    beyond = [dataclasses.replace(line, goes_to=[9999] if line.goes_to else []) for line in park.lines]
+    parsed = page(dataclasses.replace(samples.named(), functions=[dataclasses.replace(park, lines=beyond)]))
+    assert "→ 9999" in parsed.text
+    assert not [a for tag, a in parsed.tags if tag == "a" and a.get("class") == "to"]
 
 
 def test_inconclusive_page_names_what_is_left_and_what_to_do() -> None:
