@@ -11,7 +11,7 @@ from profiler.infer.dataflow import Cell, Followed, follow
 from profiler.infer.slice import apply, signed32
 from profiler.model import LOGGED_REGISTERS
 from tests.unit.test_infer_execution import INTERRUPT, calls
-from tests.unit.toy_execution import HEAP, ToyMachine, toy
+from tests.unit.toy_execution import HEAP, STACK_OBJECT, ToyMachine, toy
 from tests.unit.toy_kernel import ToyKernel
 
 EINVAL = 22
@@ -20,11 +20,12 @@ EINVAL = 22
 def followed(
     body: str, *, words: tuple[int, ...] = (), returns: int = -EINVAL, **registers: int
 ) -> tuple[str, Followed]:
-    """The label of the origin in a call of `body`, and what else is said of it; rdi points to `words` unless given."""
+    """The label of the origin in a call of `body`, and what else is said of it. rdi points to `words`, an object that
+    was there before the call; or else to an array on the stack."""
     kernel = toy(body)
     machine = ToyMachine(kernel)
     machine.write(HEAP, *words)
-    assert machine.call(**{"rdi": HEAP, **registers}) == returns
+    assert machine.call(**{"rdi": HEAP if words else STACK_OBJECT, **registers}) == returns
     return _of(kernel, machine)
 
 
@@ -423,7 +424,7 @@ def test_a_string_move_that_an_interrupt_cut_in_two_is_followed_whole() -> None:
             machine.interrupt()
 
     machine.before = {"__x64_sys_frob.copy": interrupt}
-    assert machine.call(rdi=HEAP) == -EINVAL
+    assert machine.call(rdi=STACK_OBJECT) == -EINVAL
     (call,) = calls(kernel, machine.log())
     assert all(turns.values())
     found = follow(machine.log(), call.rows.tolist(), kernel.executed, "rax")
@@ -474,7 +475,7 @@ def test_the_origin_is_the_constant_that_was_moved_there_by_construction(program
     body, label = program
     kernel = toy(body)
     machine = ToyMachine(kernel)
-    machine.call(rdi=HEAP)
+    machine.call(rdi=STACK_OBJECT)
     origin, found = _of(kernel, machine)
     assert origin == f"__x64_sys_frob{label}"
     result, log = signed32(machine.get("rax")), machine.log()

@@ -21,6 +21,7 @@ from tests.unit.toy_kernel import TEXT, ToyKernel
 
 FROB, OTHER = 7, 9  # numbers of system calls
 KERNEL_STACK = 0xFFFFC90000004000
+STACK_OBJECT = KERNEL_STACK - 0x1000 + 0x100  # an array on the kernel's stack, far from where the calls use it
 HEAP = 0xFFFF888000001000
 USER_STACK = 0x7FFF0000
 NOT_MAPPED = 0x6000_0000
