@@ -125,10 +125,10 @@ def excluded_by(code: Code, out: Located, best: Located) -> str:
         name = code.function_at(callee.target) if callee is not None and callee.target is not None else None
         seen = call.samples.in_callees.get(origin.address, 0)
         what = f"{name[0]}()" if name else "what is called there"
-        block = _block_of(out, origin.address)
-        if block is not None and call.node.executed is not None:
-            was = "was called" if call.node.executed.get(block) else "was not called"
-            return f"{what} {was} in the call that was logged, and the value returned is not its"
+        if call.node.executed is not None:
+            if not call.node.executed[origin.address]:
+                return f"{what} was not called in the call that was logged"
+            return f"{what} was called in the call that was logged, but the value returned is not its"
         return f"{what} has {seen} samples from this call, and its return value is not the one returned"
     block = _block_of(out, site_address(out))
     if block is not None and call.node.executed is not None:

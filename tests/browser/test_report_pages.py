@@ -214,7 +214,7 @@ RAIL = """() => [...document.querySelectorAll(
 
 @pytest.mark.parametrize("media", ["screen", "print"])
 def test_what_ran_is_told_by_shape(open_page: Any, tmp_path: Path, media: str) -> None:
-    """A full circle, an empty one, or none: no colour is needed to tell what ran from what did not, on paper neither."""
+    """A full circle, an empty one, or none: no colour is needed to tell what ran, on paper neither."""
     html.write_report(samples.executed(), tmp_path / "page.html")
     page = open_page(tmp_path / "page.html").page
     page.emulate_media(media=media)

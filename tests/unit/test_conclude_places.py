@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -96,6 +97,17 @@ def test_each_candidate_that_is_out_has_its_own_reason() -> None:
     assert set(reasons) == {9, 10}
     assert reasons[9].startswith("never sampled, ")
     assert reasons[10] == "leaf() has 0 samples from this call, and its return value is not the one returned"
+
+
+def test_a_log_says_whether_a_callee_was_called() -> None:
+    """Where the call was logged, a callee is out by that, not by a count of samples that nobody took."""
+    best, *others = found({**SAMPLES, "do_frob.on < __x64_sys_frob.call": 3})
+    out = next(other for other in others if places.machine_site(KERNEL, other).line == 10)
+    out.calls[-1].node.executed = Counter()
+    assert words.excluded_by(KERNEL, out, best) == "leaf() was not called in the call that was logged"
+    out.calls[-1].node.executed = Counter({out.origin.address: 1})
+    said = words.excluded_by(KERNEL, out, best)
+    assert said == "leaf() was called in the call that was logged, but the value returned is not its"
 
 
 def test_code_that_ran_beside_the_path_is_said_to_have_run() -> None:
