@@ -153,6 +153,8 @@ def _one_call(
             depth -= 1
             since = row + 1 if depth == 0 else since
         elif depth == 0:  # sysret, or iret where the return has to restore everything
+            if event == "leave" and log.registers[row, RSP] != log.registers[start, RSP]:
+                return None  # to another user's stack: a thread that was switched to within an interrupt
             kept.append((since, row + 1))
             rows = np.concatenate([np.arange(first, last) for first, last in kept])
             return LoggedCall(rows, _signed(int(log.registers[row, RAX])))

@@ -151,6 +151,20 @@ def test_a_call_that_another_threads_call_cuts_into_is_left_out() -> None:
     assert [call.result for call in calls(kernel, other.log())] == [0]
 
 
+def test_a_call_does_not_end_with_the_return_of_a_thread_that_took_its_place() -> None:
+    """Amid an interrupt another thread is switched to, that had been interrupted amid a call of its own: it leaves by
+    its own iret, and goes on to its own user."""
+    kernel = toy(SIMPLE)
+    mine, other = ToyMachine(kernel), ToyMachine(kernel)
+    for machine in (mine, other):
+        machine.interrupts = {"__x64_sys_frob.bad": 1}
+    mine.call(rdi=0)
+    other.call(rdi=0, rsp=0x7FFE0000)
+    switched = next(i for i, row in enumerate(mine.rows) if row[0] == kernel.at["work"])
+    mine.rows = [*mine.rows[: switched + 1], *other.rows[switched + 1 :]]
+    assert calls(kernel, mine.log()) == []
+
+
 # ---- interrupts and faults ----
 
 

@@ -119,7 +119,7 @@ class ToyMachine:
 
     def call(self, number: int = FROB, **registers: int) -> int:
         """One system call, whole; what it returned, signed."""
-        self.set(rax=number, rsp=USER_STACK, **registers)
+        self.set(**{"rax": number, "rsp": USER_STACK, **registers})
         self.run(self.kernel.at["entry_SYSCALL_64"])
         value = self.get("rax")
         return value - (1 << 64) if value >> 63 else value
