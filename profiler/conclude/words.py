@@ -126,9 +126,10 @@ def excluded_by(code: Code, out: Located, best: Located) -> str:
         seen = call.samples.in_callees.get(origin.address, 0)
         what = f"{name[0]}()" if name else "what is called there"
         if call.node.executed is not None:
+            logged = "in the call that was logged"
             if not call.node.executed[origin.address]:
-                return f"{what} was not called in the call that was logged"
-            return f"{what} was called in the call that was logged, but the value returned is not its"
+                return f"{what} was not called {logged}" if name else f"nothing was called there {logged}"
+            return f"{what} was called {logged}, but the value returned is not its"
         return f"{what} has {seen} samples from this call, and its return value is not the one returned"
     block = _block_of(out, site_address(out))
     if block is not None and call.node.executed is not None:
