@@ -1,13 +1,14 @@
 """Where a value came from, followed backwards along executed instructions.
 
 Every register is known at every row, so that every memory address is: a value is followed through the
-stack, through out-parameters and structures alike, and the first instruction that did not copy it is its origin.
+stack, out-parameters and structures on it included, and the first instruction that did not copy it is its origin.
+What is read from an object that outlives the call (a socket's pending error) has its origin in the reading.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from profiler.model import LOGGED_REGISTERS, ExecutionLog
 
 _COLUMN = {name: column for column, name in enumerate(LOGGED_REGISTERS)}
 _WORD = (1 << 64) - 1
+_THREAD_SIZE = 16 << 10
 _CARRY, _PARITY, _ZERO, _SIGN, _OVERFLOW = 1, 1 << 2, 1 << 6, 1 << 7, 1 << 11
 
 
@@ -45,13 +47,14 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """The origin of a value: the row, and what its instruction did. `cell`: memory that nobody wrote before it was
-    read at `row`. `stops`: where the value was on its way, last in time first."""
+    """The origin of a value: the row, and what its instruction did. `stops`: where the value was on its way, last in
+    time first. `cell`: the memory that was read at `row`, and `written` the row that had written it, if any did."""
 
     row: int
     move: Move
     cell: Cell | None
     stops: tuple[Stop, ...]
+    written: int | None = None
 
 
 def follow(
@@ -61,7 +64,7 @@ def follow(
     location: Location = register
     pending: Pending = ()
     stops: list[Stop] = []
-    read: tuple[int, Move] | None = None
+    read: Followed | None = None
     for row, after in zip(reversed(rows[:-1]), reversed(rows[1:]), strict=True):
         executed = decode(int(log.address[row]))
         if executed is not None and after != row + 1 and executed.control == Control.NEXT:
@@ -70,24 +73,37 @@ def follow(
                 return Followed(row, set_to, None, tuple(stops))
             if _has_faulted(log, row, after, executed):
                 continue
-        move = _writes(log, row, executed, location) if executed is not None else None
+        move = _writes(log, row, executed, location) if executed is not None else _changed(log, row, after, location)
         if move is None:
             continue
+        if read is not None and read.cell is not None and not _on_stack(log, read.row, read.cell):
+            return replace(read, written=row)
         source = _source(log, row, move, location)
         if source is None:
             return Followed(row, move, None, tuple(stops))
         if move.kind == StepKind.OPERATE:
             pending = ((move.operator, move.value), *pending)
         elif isinstance(source, Cell) and not isinstance(location, Cell):
-            read = (row, move)
             source, pending = _narrowed(log, row, move, source, pending)
+            read = Followed(row, move, source, tuple(stops))
         elif isinstance(location, Cell) and isinstance(source, str):
             pending = _widened(log, row, move, location, pending)
         location = source
         stops.append(Stop(row, location, pending))
-    if read is not None and isinstance(location, Cell):
-        return Followed(*read, location, tuple(stops))
-    return None
+    return replace(read, stops=tuple(stops)) if read is not None and isinstance(location, Cell) else None
+
+
+def _changed(log: ExecutionLog, row: int, after: int, location: Location) -> Move | None:
+    """Of an instruction that cannot be read (a BPF program's): whether it changed a register."""
+    if isinstance(location, Cell) or log.registers[row, _COLUMN[location]] == log.registers[after, _COLUMN[location]]:
+        return None
+    return Move(location, StepKind.UNKNOWN)
+
+
+def _on_stack(log: ExecutionLog, row: int, cell: Cell) -> bool:
+    """Whether memory is of the stack that is in use at a row: THREAD_SIZE bytes, so aligned (page_64_types.h)."""
+    rsp = int(log.registers[row, _COLUMN["rsp"]])
+    return not cell.segment and cell.address // _THREAD_SIZE == rsp // _THREAD_SIZE
 
 
 def _set_meanwhile(log: ExecutionLog, row: int, after: int, location: Location) -> Move | None:

@@ -10,6 +10,8 @@ from profiler.infer.detour import states_behind
 from profiler.infer.slice import OTHER, Held, Origin, OriginKind, Slicer, State
 from profiler.infer.walks import Node
 
+IN_MEMORY = "memory"  # the place of a value that is kept neither in a register nor in the function's own frame
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Level:
@@ -49,11 +51,20 @@ class Decision:
     by_pointer: bool = False  # between it and the origin lies an indirect call: the pointer may have decided instead
 
 
-def last_choice(levels: Sequence[Level]) -> Decision | None:
-    """The deciding branch: in the function of origin, else in the nearest caller that had a choice."""
+def last_choice(levels: Sequence[Level], *, known: bool = False) -> Decision | None:
+    """The deciding branch: in the function of origin, else in the nearest caller that had a choice.
+
+    `known`: the walks are those that ran. Then what callers did with the value after the call is asked first, as the
+    later; of a likely walk it is not, since there each doubt about the value would look like a choice.
+    """
     by_pointer = False
+    for depth in range(len(levels) - 1 if known else 0):
+        level = levels[depth]
+        decision = _last_in(level, len(level.walk) - 2, level.limit, has_value=True)
+        if decision is not None:
+            return replace(decision, depth=depth)
     for depth in range(len(levels) - 1, -1, -1):
-        decision = _last_in(levels[depth])
+        decision = _last_in(levels[depth], levels[depth].limit - 1, -1)
         if decision is not None:
             return replace(decision, depth=depth, by_pointer=by_pointer)
         if depth:
@@ -63,8 +74,12 @@ def last_choice(levels: Sequence[Level]) -> Decision | None:
     return None
 
 
-def _last_in(level: Level) -> Decision | None:
-    for index in range(level.limit - 1, -1, -1):
+def _last_in(level: Level, last: int, before: int, *, has_value: bool = False) -> Decision | None:
+    """The last choice from index `last` of the walk down to, not including, `before`; with `has_value` only where the
+    function itself keeps the value: a caller that does not have it in hand decides about something else."""
+    for index in range(last, before, -1):
+        if has_value and not _keeps_value(level, index):
+            continue
         if index + 1 < len(level.walk):
             decision = _jump_choice(level, index)
             if decision is not None:
@@ -73,6 +88,11 @@ def _last_in(level: Level) -> Decision | None:
         if decision is not None:
             return decision
     return None
+
+
+def _keeps_value(level: Level, index: int) -> bool:
+    state = level.walk[index + 1][1]
+    return isinstance(state, Held) and state.place != IN_MEMORY
 
 
 def _jump_choice(level: Level, index: int) -> Decision | None:

@@ -14,17 +14,16 @@ from dataclasses import dataclass, replace
 from profiler.graph import Block, FunctionGraph, StepKind
 from profiler.infer import execution
 from profiler.infer.calltree import CallNode, Symbols
-from profiler.infer.dataflow import Followed, Location, follow
-from profiler.infer.decision import Level
+from profiler.infer.dataflow import Followed, Location, Stop, follow
+from profiler.infer.decision import IN_MEMORY, Level, last_choice
 from profiler.infer.execution import Decode, Frame, LoggedCall
-from profiler.infer.slice import CallValue, Held, Origin, OriginKind, Slicer, State
+from profiler.infer.slice import CallValue, Held, Origin, OriginKind, Slicer, State, signed32
 from profiler.infer.walks import Node
-from profiler.model import ExecutionLog
+from profiler.model import LOGGED_REGISTERS, ExecutionLog
 
-# Work that is done for somebody else, though within the call: what it writes was pending before it is read.
-_DEFERRED = ("__do_softirq", "handle_softirqs")
+_GENERATED = ("bpf_prog_", "bpf_trampoline_", "bpf_dispatcher_0x")  # code made while the kernel runs
+_MOST_TESTS = 4  # of one value against the errno on its way
 _MOST_PATHS = 8  # different paths of one log that are looked at; more are interrupted or preempted calls
-_IN_MEMORY = "memory"  # the place of a value that is kept neither in a register nor in the function's own frame
 _KINDS = {StepKind.CONST: OriginKind.CONSTANT, StepKind.FLAGS: OriginKind.FLAGS}
 
 
@@ -36,7 +35,7 @@ class Exact:
     chain: tuple[CallNode, ...]
     levels: tuple[Level, ...]
     origin: Origin
-    writer: int | None  # the instruction by which deferred work wrote the memory that the errno was read from
+    writer: int | None  # the instruction that wrote the memory which the errno was read from
     results: Counter[int]  # what the logged calls returned
     calls: int  # that failed so on this path, or on others with the same origin
     instructions: int
@@ -88,25 +87,70 @@ def _examine_one(
 ) -> Exact | None:
     top = execution.frames(log, call, decode, symbols)
     frame_of = {row: frame for frame in _all(top) for row in frame.rows}
-    followed, writer = _origin(log, call, decode, frame_of)
-    if followed is None or followed.row not in frame_of:
-        return None
-    origin_frame = frame_of[followed.row]
-    root = _root(origin_frame, entry)
-    chain = list(origin_frame.outwards())[::-1]
-    chain = chain[chain.index(root) :]
+    rows = call.rows.tolist()
+    followed = follow(log, rows, decode, "rax")
+    for _ in range(_MOST_TESTS):
+        if followed is None or followed.row not in frame_of:
+            return None
+        root = _root(frame_of[followed.row], entry)
+        whole = list(frame_of[followed.row].outwards())[::-1]
+        whole = whole[whole.index(root) :]
+        chain = _traceable(whole, graph_of)
+        if not chain:
+            return None
+        left_at = whole[len(chain)].call_row if len(chain) < len(whole) else None
+        levels = _levels(log, chain, followed, left_at, errno, graph_of)
+        tested = _tested(log, chain[-1], levels, followed, errno)
+        earlier = _before(log, rows, decode, followed, tested) if tested is not None else None
+        if earlier is None:
+            break
+        followed = earlier
+    assert followed is not None
     nodes = execution.tree(log, root, decode, set(chain))
-    levels = _levels(log, chain, followed, errno, graph_of)
     return Exact(
         nodes[root],
         tuple(nodes[frame] for frame in chain),
         levels,
         levels[-1].origin,
-        writer,
+        int(log.address[followed.written]) if followed.written is not None else None,
         results,
         alike,
         len(call.rows),
     )
+
+
+def _tested(
+    log: ExecutionLog, frame: Frame, levels: tuple[Level, ...], followed: Followed, errno: int
+) -> tuple[int, str] | None:
+    """Where a constant came to be because a register was found equal to it, the row behind that test and the register.
+
+    Compilers load a constant anew where they know a variable to equal it: that is no origin of it.
+    """
+    level, decision = levels[-1], last_choice(levels, known=True)
+    if decision is None or decision.depth + 1 != len(levels) or level.origin.kind != OriginKind.CONSTANT:
+        return None
+    edges = level.graph.blocks[decision.before].edges
+    test = next((edge.test for edge in edges if edge.target == decision.after), None)
+    if test is None or test.relation != "==" or signed32(test.value) != -errno or test.place not in LOGGED_REGISTERS:
+        return None
+    rows = _block_rows(log, frame, level.graph)
+    behind = [
+        row
+        for index, row in enumerate(rows)
+        if index and row <= followed.row and level.walk[index - 1][0][0] == decision.before
+    ]
+    return (behind[-1], test.place) if behind else None
+
+
+def _before(
+    log: ExecutionLog, rows: list[int], decode: Decode, followed: Followed, tested: tuple[int, str]
+) -> Followed | None:
+    """The value followed on from the register that was tested."""
+    row, register = tested
+    earlier = follow(log, rows[: rows.index(row) + 1], decode, register)
+    if earlier is None:
+        return None
+    return replace(earlier, stops=(*followed.stops, Stop(followed.row, register, ()), *earlier.stops))
 
 
 def _all(frame: Frame) -> list[Frame]:
@@ -117,21 +161,16 @@ def _all(frame: Frame) -> list[Frame]:
     return found
 
 
-def _origin(
-    log: ExecutionLog, call: LoggedCall, decode: Decode, frame_of: dict[int, Frame]
-) -> tuple[Followed | None, int | None]:
-    """Where the returned value came from. Where that is deferred work, the reading of the memory it wrote, and the
-    address of the writing instruction."""
-    rows = call.rows.tolist()
-    followed = follow(log, rows, decode, "rax")
-    if followed is None or not _is_deferred(frame_of.get(followed.row)):
-        return followed, None
-    synchronous = [row for row in rows if not _is_deferred(frame_of.get(row))]
-    return follow(log, synchronous, decode, "rax"), int(log.address[followed.row])
-
-
-def _is_deferred(frame: Frame | None) -> bool:
-    return frame is not None and any(outer.name.startswith(_DEFERRED) for outer in frame.outwards())
+def _traceable(frames: list[Frame], graph_of: Callable[[int], FunctionGraph]) -> list[Frame]:
+    """The frames down to the last one whose code is known: a BPF program's is not."""
+    for depth, frame in enumerate(frames):
+        try:
+            if frame.name.startswith(_GENERATED):
+                return frames[:depth]
+            graph_of(frame.entry)
+        except LookupError:
+            return frames[:depth]
+    return frames
 
 
 def _root(origin: Frame, entry: Entry) -> Frame:
@@ -147,19 +186,22 @@ def _levels(
     log: ExecutionLog,
     chain: list[Frame],
     followed: Followed,
+    left_at: int | None,
     errno: int,
     graph_of: Callable[[int], FunctionGraph],
 ) -> tuple[Level, ...]:
+    """`left_at`: the row of the call by which the last of `chain` left for code that is not known."""
     places = _Places(followed)
     levels = []
     for depth, frame in enumerate(chain):
         graph = graph_of(frame.entry)
         rows = _block_rows(log, frame, graph)
-        deciding = chain[depth + 1].call_row if depth + 1 < len(chain) else followed.row
+        is_last = depth + 1 == len(chain)
+        deciding = (left_at or followed.row) if is_last else chain[depth + 1].call_row
         assert deciding is not None
         index = max((i for i, row in enumerate(rows) if row <= deciding), default=0)
         block = graph.blocks[int(log.address[rows[index]])]
-        origin = _here(log, followed) if depth + 1 == len(chain) else Origin(OriginKind.CALL, block.start)
+        origin = _here(log, followed) if is_last and left_at is None else Origin(OriginKind.CALL, block.start)
         walk = _walk(log, frame, rows, origin, deciding, places)
         along = (*(state for _, state in walk[1:]), places.held(frame, frame.rows[-1] + 1))
         slicer = _KnownSlicer(
@@ -172,7 +214,7 @@ def _levels(
             at_end=places.held(frame, frame.rows[-1]),
             along=along,
         )
-        limit = len(walk) if depth + 1 == len(chain) else index
+        limit = len(walk) if is_last else index
         levels.append(Level(graph, slicer, origin, tuple(walk), limit, _certain))
     return tuple(levels)
 
@@ -229,7 +271,7 @@ def _name(location: Location, frame: Frame) -> str:
     if isinstance(location, str):
         return location
     offset = location.address - frame.return_slot
-    return f"stack{offset:+d}" if not location.segment and -(1 << 14) < offset < 0 else _IN_MEMORY
+    return f"stack{offset:+d}" if not location.segment and -(1 << 14) < offset < 0 else IN_MEMORY
 
 
 def _is_whole(block: Block, known: Block) -> bool:
@@ -253,7 +295,7 @@ class _KnownSlicer(Slicer):
 
     def at_exit(self, block: Block) -> list[tuple[State, float]]:
         """What leaves the function in memory is not found in the register of results."""
-        if isinstance(self.at_end, Held) and self.at_end.place == _IN_MEMORY:
+        if isinstance(self.at_end, Held) and self.at_end.place == IN_MEMORY:
             return [(self.at_end, 0.0)]
         return Slicer.at_exit(self, block)
 
