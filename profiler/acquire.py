@@ -38,7 +38,8 @@ _LOOK = "look"  # a directory for what there is to look at, until the whole is t
 _LOOK_GROWTH = 1.5  # each look has half as many samples again as the one before
 _REPLAY_SECONDS = 60.0  # that a log may take, and the load go on for it
 _REPLAYED_CALLS = 8
-_REPLAYED_INSTRUCTIONS = 500_000  # at most: half a gigabyte of log, and ten seconds
+_REPLAYED_INSTRUCTIONS = 500_000  # of whole calls: half a gigabyte of log, and ten seconds
+_LONGEST_CALL = 2_000_000  # instructions; a call that frees memory before it gives up takes a million
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +270,14 @@ class _Following:
         if entry is None:
             raise MissingError("the kernel has no entry_SYSCALL_64, where an execution log begins")
         with session.execution_log(seconds=_REPLAY_SECONDS / 2) as pieces:
-            log = exec_log.read(pieces, entry=entry, number=number, calls=_REPLAYED_CALLS, most=_REPLAYED_INSTRUCTIONS)
+            log = exec_log.read(
+                pieces,
+                entry=entry,
+                number=number,
+                calls=_REPLAYED_CALLS,
+                most=_LONGEST_CALL,
+                enough=_REPLAYED_INSTRUCTIONS,
+            )
         if log.decode_errors:
             self.warnings.append(f"{len(log.decode_errors)} records of the execution log could not be decoded")
         return log

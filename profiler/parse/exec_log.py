@@ -46,18 +46,28 @@ _ROW = np.dtype([("address", ">u8"), ("registers", ">u8", 16), ("flags", ">u4")]
 _PIECE = 1 << 18
 
 
-def read(lines: Iterable[bytes], *, entry: int, number: int, calls: int, most: int = 2_000_000) -> ExecutionLog:
+def read(
+    lines: Iterable[bytes],
+    *,
+    entry: int,
+    number: int,
+    calls: int,
+    most: int = 2_000_000,
+    enough: int | None = None,
+) -> ExecutionLog:
     """The instructions of `calls` whole calls, from the first one's entry on.
 
     lines   the log: lines, or pieces cut anywhere
     entry   where every system call enters the kernel (entry_SYSCALL_64), as loaded
     number  of the system call; a call is whole when the kernel is next entered by one, of whatever number
     most    instructions, after which it ends too
+    enough  instructions after which it ends too where one whole call is in; by default as `most`
 
     No more is taken from `lines` than needed. Where the log ends first, the last call may be cut short.
     Malformed records are counted in the result's `decode_errors`.
     """
-    rows = _Rows(b"%016x" % entry, number, calls, most * _ROW.itemsize)
+    enough = most if enough is None else min(enough, most)
+    rows = _Rows(b"%016x" % entry, number, calls, most * _ROW.itemsize, enough * _ROW.itemsize)
     errors: list[DecodeError] = []
     for record in _records(lines, errors):
         if rows.add(record):
@@ -74,12 +84,14 @@ def read(lines: Iterable[bytes], *, entry: int, number: int, calls: int, most: i
 class _Rows:
     """Rows as they are stored, from the first wanted call on."""
 
-    def __init__(self, entry: bytes, number: int, calls: int, most: int) -> None:
+    def __init__(self, entry: bytes, number: int, calls: int, most: int, enough: int) -> None:
         self.data = bytearray()
         self._entry = entry
         self._number = number
         self._calls = calls
         self._most = most
+        self._enough = enough
+        self._has_whole_call = False
         self._in_call = False
 
     def add(self, record: re.Match[bytes]) -> bool:
@@ -90,12 +102,13 @@ class _Rows:
             return False
         if address == self._entry:
             self._calls -= self._in_call
+            self._has_whole_call = self._has_whole_call or self._in_call
             self._in_call = int(record[_RAX], 16) & 0xFFFFFFFF == self._number
             if self._calls <= 0:
                 return True
         if self._in_call or self.data:
             self.data += unhexlify(b"".join(record.groups()[:_FLAGS]))
-        return len(self.data) >= self._most
+        return len(self.data) >= (self._enough if self._has_whole_call else self._most)
 
     def _take_back(self, address: bytes) -> None:
         last = self.data[-_ROW.itemsize :]

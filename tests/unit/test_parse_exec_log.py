@@ -107,6 +107,13 @@ def test_the_instructions_are_bounded() -> None:
     assert len(addresses(call(BIND, 500), most=100)) == 100
 
 
+@pytest.mark.parametrize(("rows", "taken"), [(150, 200), (500, 400)])
+def test_with_a_whole_call_in_fewer_instructions_are_enough(rows: int, taken: int) -> None:
+    text = call(BIND, rows) * 9
+    log = exec_log.read([text], entry=ENTRY, number=BIND, calls=9, most=400, enough=200)
+    assert len(log.address) == taken
+
+
 def test_a_log_that_ends_early_gives_what_there_is() -> None:
     whole = call(BIND, 3)
     assert addresses(whole) == [ENTRY, OTHER, OTHER + 1, OTHER + 2]
