@@ -60,6 +60,10 @@ class SourceVerdict:
     seconds: float = 0.0  # that the walk took
     agrees: bool = True  # the condition lies on the lines of the machine's deciding jump
 
+    def without_condition(self) -> SourceVerdict:
+        """Where the deciding jump lies in a caller that is left out."""
+        return replace(self, condition=None, condition_at=None, outcome=None, inlined_from=())
+
 
 @dataclass(slots=True)
 class _Instance:
@@ -84,17 +88,14 @@ def walk_source(
     """
     started = time.monotonic()
     walker = _Walker(code, flow_of, located, errno)
-    root = walker.solve_machine(0)
-    if root is None:
-        return None
-    decided = [
-        walker.verdict(candidate, decide(candidate))
-        for candidate in candidates(root)
-        if candidate.probability > _LEAST and walker.explains(candidate)
-    ]
     jumped = code.frames(decision.address) if decision is not None else ()
-    best = _most_probable([_weighed(verdict, jumped) for verdict in decided])
-    return replace(best, seconds=time.monotonic() - started) if best is not None else None
+    for depth in range(len(walker.instances)):  # a caller whose source does not explain it is left out
+        above = decision is not None and decision.depth < depth
+        decided = [verdict.without_condition() if above else verdict for verdict in walker.verdicts(depth)]
+        best = _most_probable([_weighed(verdict, jumped) for verdict in decided])
+        if best is not None:
+            return replace(best, seconds=time.monotonic() - started)
+    return None
 
 
 def _weighed(verdict: SourceVerdict, jumped: tuple[SourceLocation, ...]) -> SourceVerdict:
@@ -142,6 +143,17 @@ class _Walker:
             if frames:
                 found[index, _path(frames)] = (frames[0].line, index + 1)
         return found
+
+    def verdicts(self, depth: int) -> list[SourceVerdict]:
+        """What the walks of the source say, from the machine call at `depth` of the chain inwards."""
+        root = self.solve_machine(depth)
+        if root is None:
+            return []
+        return [
+            self.verdict(candidate, decide(candidate))
+            for candidate in candidates(root)
+            if candidate.probability > _LEAST and self.explains(candidate)
+        ]
 
     def solve_machine(self, index: int, wanted: str = "") -> SolvedCall | None:
         found = self.instances[index]
