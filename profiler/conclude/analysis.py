@@ -266,6 +266,8 @@ def _assemble(blank: Analysis, case: _Case, candidates: list[verdict.Located], e
     found = walk_source(code, sources.flow, best, decision, (subject.errno, subject.errno_number))
     site, branch = _in_source(code, best, decision, found, sources)
     confidence = _confidence(best, decision, found)
+    if branch is not None and branch.file.endswith(".S") and decision is not None and decision.kind != "fault":
+        confidence *= 0.5  # what the entry code leaves in memory others may overwrite: they decide, by not doing so
     bare = modules.without_lines(best, decision, code)
     is_named = confidence >= LEAST_CONFIDENCE and not bare
     steps = modules.remedy(bare, subject.kernel, subject.manifest) if bare else words.longer(subject.manifest)

@@ -78,6 +78,9 @@ def _edges(node: FlowNode, out: list[FlowEdge]) -> Iterable[Edge]:
 
 
 _COMPARED = re.compile(r"([A-Za-z_]\w*)\s*(==|!=|<=|>=|<|>)\s*(-?\d+|NULL)")
+# retry_estale(error, flags): it tests the variable, what for is not known
+_PREDICATE = re.compile(r"[A-Za-z_]\w*\(\s*([A-Za-z_]\w*)\s*(?:,.*)?\)")
+_NO_VALUE = 1 << 40  # that no variable has: such a test holds on both sides
 _OPPOSITE = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 
 
@@ -96,6 +99,8 @@ def _tests(node: FlowNode) -> dict[bool | None, Test]:
     if found := _COMPARED.fullmatch(text):
         value = 0 if found[3] == "NULL" else int(found[3])
         return {True: Test(found[1], found[2], value), False: Test(found[1], _OPPOSITE[found[2]], value)}
+    if found := _PREDICATE.fullmatch(text):
+        return dict.fromkeys((True, False), Test(found[1], "!=", _NO_VALUE))
     return {}
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from profiler.debuginfo.architecture import Architecture, Flow, Frame, Instruction
+from profiler.debuginfo.equalities import with_copies
 from profiler.debuginfo.no_return import NO_RETURN
 from profiler.debuginfo.x86_flow import X86_64
 from profiler.errors import InputError
@@ -87,7 +88,7 @@ class _Builder:
         return FunctionGraph(
             self.name,
             self.entry,
-            dict(sorted(blocks.items())),
+            dict(sorted(with_copies(blocks, self.entry).items())),
             tuple(dict.fromkeys(self.undecoded)),
             frozenset(self.escaped),
             return_place=self.names.return_place,

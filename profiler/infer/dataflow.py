@@ -58,10 +58,9 @@ class Followed:
 
 
 def follow(
-    log: ExecutionLog, rows: list[int], decode: Callable[[int], Executed | None], register: str
+    log: ExecutionLog, rows: list[int], decode: Callable[[int], Executed | None], location: Location
 ) -> Followed | None:
-    """The origin of what `register` holds before the last of `rows` is executed; None where it was there before."""
-    location: Location = register
+    """The origin of what `location` holds before the last of `rows` is executed; None where it was there before."""
     pending: Pending = ()
     stops: list[Stop] = []
     read: Followed | None = None

@@ -10,8 +10,6 @@ from profiler.infer.detour import states_behind
 from profiler.infer.slice import OTHER, Held, Origin, OriginKind, Slicer, State
 from profiler.infer.walks import Node
 
-IN_MEMORY = "memory"  # the place of a value that is kept neither in a register nor in the function's own frame
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Level:
@@ -28,6 +26,7 @@ class Level:
     walk: tuple[Node, ...]
     limit: int
     probability_of: Callable[[int], float]
+    fault: int | None = None  # the access that faulted, where the origin is what the fault led to outside the graph
 
     def block(self, index: int) -> Block:
         return self.graph.blocks[self.walk[index][0][0]]
@@ -51,20 +50,15 @@ class Decision:
     by_pointer: bool = False  # between it and the origin lies an indirect call: the pointer may have decided instead
 
 
-def last_choice(levels: Sequence[Level], *, known: bool = False) -> Decision | None:
+def last_choice(levels: Sequence[Level]) -> Decision | None:
     """The deciding branch: in the function of origin, else in the nearest caller that had a choice.
 
-    `known`: the walks are those that ran. Then what callers did with the value after the call is asked first, as the
-    later; of a likely walk it is not, since there each doubt about the value would look like a choice.
+    What a caller does after the call is not asked: it tests, by one sign or another, that the call failed (a null
+    pointer beside an errno in memory).
     """
     by_pointer = False
-    for depth in range(len(levels) - 1 if known else 0):
-        level = levels[depth]
-        decision = _last_in(level, len(level.walk) - 2, level.limit, has_value=True)
-        if decision is not None:
-            return replace(decision, depth=depth)
     for depth in range(len(levels) - 1, -1, -1):
-        decision = _last_in(levels[depth], levels[depth].limit - 1, -1)
+        decision = _last_in(levels[depth])
         if decision is not None:
             return replace(decision, depth=depth, by_pointer=by_pointer)
         if depth:
@@ -74,12 +68,10 @@ def last_choice(levels: Sequence[Level], *, known: bool = False) -> Decision | N
     return None
 
 
-def _last_in(level: Level, last: int, before: int, *, has_value: bool = False) -> Decision | None:
-    """The last choice from index `last` of the walk down to, not including, `before`; with `has_value` only where the
-    function itself keeps the value: a caller that does not have it in hand decides about something else."""
-    for index in range(last, before, -1):
-        if has_value and not _keeps_value(level, index):
-            continue
+def _last_in(level: Level) -> Decision | None:
+    if level.fault is not None:
+        return Decision(0, level.fault, None, "fault", 1.0, level.walk[-1][0][0], None)
+    for index in range(level.limit - 1, -1, -1):
         if index + 1 < len(level.walk):
             decision = _jump_choice(level, index)
             if decision is not None:
@@ -88,11 +80,6 @@ def _last_in(level: Level, last: int, before: int, *, has_value: bool = False) -
         if decision is not None:
             return decision
     return None
-
-
-def _keeps_value(level: Level, index: int) -> bool:
-    state = level.walk[index + 1][1]
-    return isinstance(state, Held) and state.place != IN_MEMORY
 
 
 def _jump_choice(level: Level, index: int) -> Decision | None:

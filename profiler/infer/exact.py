@@ -6,21 +6,23 @@ branch is asked for, and shown, in the same way.
 
 from __future__ import annotations
 
+import functools
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from profiler.graph import Block, FunctionGraph, StepKind
+from profiler.graph import Block, Control, FunctionGraph, StepKind
 from profiler.infer import execution
 from profiler.infer.calltree import CallNode, Symbols
-from profiler.infer.dataflow import Followed, Location, Stop, follow
-from profiler.infer.decision import IN_MEMORY, Level, last_choice
+from profiler.infer.dataflow import Cell, Followed, Location, Stop, follow
+from profiler.infer.decision import Level, last_choice
 from profiler.infer.execution import Decode, Frame, LoggedCall
 from profiler.infer.slice import CallValue, Held, Origin, OriginKind, Slicer, State, signed32
 from profiler.infer.walks import Node
 from profiler.model import LOGGED_REGISTERS, ExecutionLog
 
+_IN_MEMORY = "memory"  # the place of a value that is kept neither in a register nor in the function's own frame
 _GENERATED = ("bpf_prog_", "bpf_trampoline_", "bpf_dispatcher_0x")  # code made while the kernel runs
 _MOST_TESTS = 4  # of one value against the errno on its way
 _MOST_PATHS = 8  # different paths of one log that are looked at; more are interrupted or preempted calls
@@ -99,7 +101,7 @@ def _examine_one(
         if not chain:
             return None
         left_at = whole[len(chain)].call_row if len(chain) < len(whole) else None
-        levels = _levels(log, chain, followed, left_at, errno, graph_of)
+        levels = _levels(log, rows, decode, chain, followed, left_at, errno, graph_of)
         tested = _tested(log, chain[-1], levels, followed, errno)
         earlier = _before(log, rows, decode, followed, tested) if tested is not None else None
         if earlier is None:
@@ -126,7 +128,7 @@ def _tested(
 
     Compilers load a constant anew where they know a variable to equal it: that is no origin of it.
     """
-    level, decision = levels[-1], last_choice(levels, known=True)
+    level, decision = levels[-1], last_choice(levels)
     if decision is None or decision.depth + 1 != len(levels) or level.origin.kind != OriginKind.CONSTANT:
         return None
     edges = level.graph.blocks[decision.before].edges
@@ -184,6 +186,8 @@ def _root(origin: Frame, entry: Entry) -> Frame:
 
 def _levels(
     log: ExecutionLog,
+    call_rows: list[int],
+    decode: Decode,
     chain: list[Frame],
     followed: Followed,
     left_at: int | None,
@@ -213,10 +217,46 @@ def _levels(
             behind=along[index],
             at_end=places.held(frame, frame.rows[-1]),
             along=along,
+            constant_at=functools.partial(_is_constant, log, call_rows, decode, frame, rows),
         )
         limit = len(walk) if is_last else index
-        levels.append(Level(graph, slicer, origin, tuple(walk), limit, _certain))
+        fault = _fault(log, decode, frame, graph, deciding) if is_last else _faulted(log, decode, deciding)
+        levels.append(Level(graph, slicer, origin, tuple(walk), limit, _certain, fault))
     return tuple(levels)
+
+
+def _is_constant(
+    log: ExecutionLog, call_rows: list[int], decode: Decode, frame: Frame, starts: list[int], index: int, place: str
+) -> bool:
+    """Whether what `place` holds behind the block at `index` of the walk was set to a constant in this very execution
+    of the function: then earlier branches alone decided what a test of it says."""
+    if index + 1 >= len(starts) or not (place in LOGGED_REGISTERS or place.startswith("stack")):
+        return False
+    since, upto = bisect_left(call_rows, frame.rows[0]), bisect_left(call_rows, starts[index + 1])
+    location = place if place in LOGGED_REGISTERS else Cell(frame.return_slot + int(place[len("stack") :]), 4)
+    followed = follow(log, call_rows[since : upto + 1], decode, location)
+    return followed is not None and followed.move.kind == StepKind.CONST and followed.row in frame.rows
+
+
+def _faulted(log: ExecutionLog, decode: Decode, row: int) -> int | None:
+    """The instruction at the row that led on to another function, where it is no call or jump."""
+    led = decode(int(log.address[row]))
+    return led.address if led is not None and led.control == Control.NEXT else None
+
+
+def _fault(log: ExecutionLog, decode: Decode, frame: Frame, graph: FunctionGraph, origin: int) -> int | None:
+    """The access whose fault led to `origin`, code of the exception table's that is none of the function's own."""
+    own = [(block.start, block.end) for block in graph.blocks.values()]
+    before = [row for row in frame.rows if row <= origin]
+    while before and not any(start <= int(log.address[before[-1]]) < end for start, end in own):
+        if len(before) == 1:
+            return None
+        access = decode(int(log.address[before[-2]]))
+        jumped = access is not None and int(log.address[before[-1]]) != access.following
+        if access is not None and jumped and access.control == Control.NEXT:
+            return access.address
+        before.pop()
+    return None
 
 
 def _here(log: ExecutionLog, followed: Followed) -> Origin:
@@ -271,7 +311,7 @@ def _name(location: Location, frame: Frame) -> str:
     if isinstance(location, str):
         return location
     offset = location.address - frame.return_slot
-    return f"stack{offset:+d}" if not location.segment and -(1 << 14) < offset < 0 else IN_MEMORY
+    return f"stack{offset:+d}" if not location.segment and -(1 << 14) < offset < 0 else _IN_MEMORY
 
 
 def _is_whole(block: Block, known: Block) -> bool:
@@ -291,11 +331,12 @@ class _KnownSlicer(Slicer):
     origin: Origin | None = None
     behind: State | None = None
     at_end: State | None = None
+    constant_at: Callable[[int, str], bool] | None = None
     along: tuple[State, ...] = ()  # where the value is behind each block of the walk
 
     def at_exit(self, block: Block) -> list[tuple[State, float]]:
         """What leaves the function in memory is not found in the register of results."""
-        if isinstance(self.at_end, Held) and self.at_end.place == IN_MEMORY:
+        if isinstance(self.at_end, Held) and self.at_end.place == _IN_MEMORY:
             return [(self.at_end, 0.0)]
         return Slicer.at_exit(self, block)
 
@@ -308,6 +349,13 @@ class _KnownSlicer(Slicer):
         """What the slicer finds in the same instruction is the origin, by whatever name."""
         found = Slicer._finish(self, block, index, before, state)
         return {self.origin if self.origin and _is_same(side, self.origin) else side for side in found}
+
+    def constant_of(self, blocks: list[Block], place: str) -> int | None:
+        """As in a walk that is only likely, and what was a constant when it ran; its value is of no matter then."""
+        known = Slicer.constant_of(self, blocks, place)
+        if known is None and self.constant_at is not None and self.constant_at(len(blocks) - 1, place):
+            return 0
+        return known
 
     def values_of(self, blocks: list[Block], place: str) -> set[State]:
         """Of the place that the value is in there: the origin, whatever way it took."""

@@ -207,7 +207,7 @@ class _FrameBuilder:
                 top = self._enter(top, previous, before, row, name, entry)
             elif row != before:
                 top = self._out_of_unread(top, row)
-            if not name.startswith(THUNKS):
+            if not name.startswith(THUNKS) and (name or not top.name):  # fixups may lie under no symbol
                 top.rows.append(row)
             previous = self.decode(self.address[row])
         return root
@@ -240,7 +240,7 @@ class _FrameBuilder:
         if top.name.startswith(THUNKS):  # the call went through it to here
             top.name, top.entry = name, entry
             return top
-        if top.parent is None:
+        if top.parent is None or not name:
             return top
         frame = Frame(entry, name, top, top.rows[-1] if top.rows else before, tail=True, return_slot=top.return_slot)
         top.children.append(frame)

@@ -310,7 +310,7 @@ def _located(
 
 def decide(located: Located) -> Decision | None:
     """The deciding branch on the way to a candidate."""
-    return last_choice(located.levels, known=located.is_executed)
+    return last_choice(located.levels)
 
 
 def most_probable(found: list[Located]) -> Located | None:
