@@ -184,6 +184,93 @@ def test_an_errno_kept_in_an_object_before_the_call_comes_from_memory() -> None:
     assert found.decider == ("pending.decides", "jump", False)
 
 
+def test_what_is_read_from_an_object_has_its_origin_there_and_its_writer_is_told() -> None:
+    found = Found(
+        """
+        __x64_sys_frob:
+            call reset
+            call pending
+            ret
+        reset:
+            nop
+        .written:
+            mov [rdi+8], 22
+            ret
+        pending:
+            mov eax, [rdi+8]
+            test eax, eax
+        .decides:
+            je .out
+            neg eax
+        .out:
+            ret
+        """,
+        words=(0, 0),
+    )
+    assert found.origin == ("pending", OriginKind.MEMORY)
+    assert found.chain == ["__x64_sys_frob", "pending"]
+    assert found.path.writer == found.kernel.at["reset.written"]
+
+
+def test_a_constant_that_a_test_made_known_is_followed_to_what_was_tested() -> None:
+    found = Found("""
+        __x64_sys_frob:
+            push rbx
+            call check
+            mov ebx, eax
+            cmp ebx, -22
+            jne .out
+            nop
+            mov eax, -22
+            pop rbx
+            ret
+        .out:
+            mov eax, ebx
+            pop rbx
+            ret
+        check:
+            test esi, esi
+        .decides:
+            je .bad
+            xor eax, eax
+            ret
+        .bad:
+            mov eax, -22
+            ret
+    """)
+    assert found.origin == ("check.bad", OriginKind.CONSTANT)
+    assert found.decider == ("check.decides", "jump", True)
+
+
+def test_a_test_of_what_was_set_in_this_very_execution_decides_nothing() -> None:
+    found = Found("""
+        __x64_sys_frob:
+            sub rsp, 24
+            mov [rsp+8], 0
+            mov edx, -22
+            test esi, esi
+        .decides:
+            je .bad
+            lea rdi, [rsp+8]
+            call use
+            mov edx, eax
+        .bad:
+            mov eax, [rsp+8]
+            test eax, eax
+            je .out
+            mov edx, -5
+        .out:
+            mov eax, edx
+            add rsp, 24
+            ret
+        use:
+            mov [rdi], 1
+            xor eax, eax
+            ret
+    """)
+    assert found.decider == ("__x64_sys_frob.decides", "jump", True)
+
+
 SELECT = """
     __x64_sys_frob:
         xor edx, edx
