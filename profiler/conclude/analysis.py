@@ -137,16 +137,16 @@ def _conclude(case: _Case, execution: ExecutionLog | None) -> Analysis:
     gathered = _gather(case)
     left_out = words.nameless(gathered.nameless, gathered.on_path)
     blank = replace(blank, samples=replace(counts, on_path=gathered.on_path), warnings=[*blank.warnings, *left_out])
-    unread = modules.unread(gathered.nameless, gathered.on_path, code)
-    if unread:
-        reason = modules.reason_unread(subject.syscall, subject.errno, unread)
-        return replace(blank, reason=reason, next_steps=modules.remedy(unread, subject.kernel, subject.manifest))
     if execution is not None:
         answer = exactly.locate(execution, _question(subject), code, gathered.root)
         if answer is not None:
             warnings = [*blank.warnings, *exactly.other_outcomes(answer, code)]
             return _assemble(replace(blank, warnings=warnings), case, answer.candidates, exactly.says(answer))
         blank = replace(blank, warnings=[*blank.warnings, words.NO_WHOLE_CALL])
+    unread = modules.unread(gathered.nameless, gathered.on_path, code)
+    if unread:
+        reason = modules.reason_unread(subject.syscall, subject.errno, unread)
+        return replace(blank, reason=reason, next_steps=modules.remedy(unread, subject.kernel, subject.manifest))
     entry = entry_symbol(subject.syscall, subject.kernel.arch)
     if code.symbol(entry) is None:
         return replace(blank, reason=words.no_entry(subject.syscall, entry, subject.kernel.release))
