@@ -126,7 +126,9 @@ def test_a_killed_guest_is_told_and_force_has_replaced_nothing(tmp_path: Path, t
 def test_a_guest_that_hangs_is_given_up_at_the_deadline(tmp_path: Path, temporary: Path) -> None:
     """SIGSTOP for QEMU: it says nothing any more, and takes no orders."""
     command = [*PYTHON, "-c", IMPATIENT]
-    with started(command, *SCENARIO, "--seconds", "1", "-o", tmp_path / "run", temporary=temporary) as process:
+    with started(
+        command, *SCENARIO, "--evidence", "samples", "--seconds", "1", "-o", tmp_path / "run", temporary=temporary
+    ) as process:
         qemu = qemu_of(temporary)
         os.kill(qemu, signal.SIGSTOP)
         since = time.monotonic()
