@@ -308,7 +308,9 @@ def _in_source(
     branch = places.machine_branch(code, decision) if decision is not None else None
     if found is not None:
         site = replace(site, function=found.site.function, file=found.site.file, line=found.site.line)
-        if found.condition is not None and found.condition_at is not None:
+        # A choice between pointers is none to the source's walk: the call that uses them is one statement.
+        chosen = decision is not None and decision.kind == "pointer"
+        if found.condition is not None and found.condition_at is not None and not chosen:
             at, node = found.condition_at, found.condition
             branch = Branch(
                 function=at.function,

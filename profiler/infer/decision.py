@@ -26,6 +26,7 @@ class Level:
     walk: tuple[Node, ...]
     limit: int
     probability_of: Callable[[int], float]
+    pointer: Level | None = None  # of the function called, where this one set the pointer: the walk up to the call
     fault: int | None = None  # the access that faulted, where the origin is what the fault led to outside the graph
 
     def block(self, index: int) -> Block:
@@ -43,7 +44,7 @@ class Decision:
     depth: int  # of the call that it lies in: 0 for the outermost
     address: int  # of the jump, the conditional move, or the arithmetic on flags
     taken: bool | None  # whether the jump was taken; None where there is none
-    kind: str  # "jump", "fault", "select", "flags"
+    kind: str  # "jump", "fault", "select", "flags"; "pointer": a jump that chose the function that was called
     probability: float
     before: int  # start of the block it ends or lies in
     after: int | None  # start of the block that followed
@@ -63,6 +64,9 @@ def last_choice(levels: Sequence[Level]) -> Decision | None:
             return replace(decision, depth=depth, by_pointer=by_pointer)
         if depth:
             caller = levels[depth - 1]
+            chosen = _last_in(caller.pointer) if caller.pointer is not None else None
+            if chosen is not None:
+                return replace(chosen, depth=depth - 1, kind="pointer")
             made = caller.graph.blocks[caller.origin.address].call
             by_pointer = by_pointer or (made is not None and made.target is None)
     return None

@@ -221,7 +221,10 @@ def _levels(
         )
         limit = len(walk) if is_last else index
         fault = _fault(log, decode, frame, graph, deciding) if is_last else _faulted(log, decode, deciding)
-        levels.append(Level(graph, slicer, origin, tuple(walk), limit, _certain, fault))
+        chosen = None
+        if not is_last and block.call is not None and block.call.target is None:
+            chosen = _chosen(log, call_rows, decode, frame, rows[: index + 1], graph, chain[depth + 1].entry, deciding)
+        levels.append(Level(graph, slicer, origin, tuple(walk), limit, _certain, chosen, fault))
     return tuple(levels)
 
 
@@ -236,6 +239,40 @@ def _is_constant(
     location = place if place in LOGGED_REGISTERS else Cell(frame.return_slot + int(place[len("stack") :]), 4)
     followed = follow(log, call_rows[since : upto + 1], decode, location)
     return followed is not None and followed.move.kind == StepKind.CONST and followed.row in frame.rows
+
+
+def _chosen(
+    log: ExecutionLog,
+    call_rows: list[int],
+    decode: Decode,
+    frame: Frame,
+    starts: list[int],
+    graph: FunctionGraph,
+    callee: int,
+    call_row: int,
+) -> Level | None:
+    """The walk up to an indirect call, where the function itself set the pointer to a constant: its branches chose."""
+    column = next((c for c, value in enumerate(log.registers[call_row].tolist()) if value == callee), None)
+    if column is None:
+        return None
+    since, upto = bisect_left(call_rows, frame.rows[0]), bisect_left(call_rows, call_row)
+    followed = follow(log, call_rows[since : upto + 1], decode, LOGGED_REGISTERS[column])
+    if followed is None or followed.move.kind != StepKind.CONST or followed.row not in frame.rows:
+        return None
+    origin, places = _here(log, followed), _Places(followed, LOGGED_REGISTERS[column])
+    walk = _walk(log, frame, starts, origin, followed.row, places)
+    index = max((i for i, row in enumerate(starts) if row <= followed.row), default=0)
+    along = (*(state for _, state in walk[1:]), places.held(frame, call_row))
+    slicer = _KnownSlicer(
+        graph,
+        -signed32(callee),
+        _any_value,
+        block=graph.blocks[walk[index][0][0]],
+        origin=origin,
+        behind=along[index],
+        along=along,
+    )
+    return Level(graph, slicer, origin, tuple(walk), len(walk), _certain)
 
 
 def _faulted(log: ExecutionLog, decode: Decode, row: int) -> int | None:
@@ -293,7 +330,8 @@ def _walk(
 class _Places:
     """Where the returned value was kept, by row."""
 
-    def __init__(self, followed: Followed) -> None:
+    def __init__(self, followed: Followed, last: str = "rax") -> None:
+        self._last = last  # the register that it was found in
         stops = followed.stops[::-1]  # first in time first
         self._rows = [stop.row for stop in stops]
         self._locations: list[Location] = [stop.location for stop in stops]
@@ -303,7 +341,7 @@ class _Places:
         """Its place just before `row` is executed, as the function of `frame` names it."""
         index = bisect_left(self._rows, row)
         if index == len(self._rows):
-            return Held("rax")
+            return Held(self._last)
         return Held(_name(self._locations[index], frame), self._pending[index])
 
 
