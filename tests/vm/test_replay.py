@@ -90,7 +90,7 @@ class Captured(Load):
 @pytest.fixture(scope="module")
 def captured(session: Session, version: str) -> ExecutionLog:
     load = Captured(session, entry_of(version))
-    load.run("--seconds", "4")
+    load.run("--seconds", "12")  # longer than a busy machine takes to begin the capture
     return load.log
 
 
@@ -191,7 +191,7 @@ def test_two_captures_of_one_load_work(session: Session, version: str) -> None:
             super().meanwhile()
             assert len(first.address) and len(self.log.address)
 
-    Twice(session, entry_of(version)).run("--seconds", "4")
+    Twice(session, entry_of(version)).run("--seconds", "12")
 
 
 def test_a_reader_that_fails_leaves_the_guest_usable(session: Session, usual_seconds: float) -> None:
