@@ -98,7 +98,7 @@ def notices(analysis: Analysis) -> list[Notice]:
         found.append(Notice(share > 0.05, text))
     if analysis.manifest is not None and analysis.manifest.emulated and counts.total:
         found.append(
-            Notice(False, "Recorded under emulation: samples land on the first instruction of a translation block.")
+            Notice(False, "Recorded under emulation: shares of samples are shares of emulated work, not of time.")
         )
     warnings = [*analysis.warnings, *(analysis.manifest.warnings if analysis.manifest else [])]
     return found + [Notice(False, prose(text)) for text in dict.fromkeys(warnings) if not _is_count(text, counts)]
