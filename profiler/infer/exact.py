@@ -97,7 +97,7 @@ def _examine_one(
         root = _root(frame_of[followed.row], entry)
         whole = list(frame_of[followed.row].outwards())[::-1]
         whole = whole[whole.index(root) :]
-        chain = _traceable(whole, graph_of)
+        chain = _traceable(log, whole, graph_of)
         if not chain:
             return None
         left_at = whole[len(chain)].call_row if len(chain) < len(whole) else None
@@ -163,13 +163,14 @@ def _all(frame: Frame) -> list[Frame]:
     return found
 
 
-def _traceable(frames: list[Frame], graph_of: Callable[[int], FunctionGraph]) -> list[Frame]:
-    """The frames down to the last one whose code is known: a BPF program's is not."""
+def _traceable(log: ExecutionLog, frames: list[Frame], graph_of: Callable[[int], FunctionGraph]) -> list[Frame]:
+    """The frames down to the last one whose code is known, and ran as it is known: a BPF program's is not."""
     for depth, frame in enumerate(frames):
         try:
             if frame.name.startswith(_GENERATED):
                 return frames[:depth]
-            graph_of(frame.entry)
+            if not _block_rows(log, frame, graph_of(frame.entry)):
+                return frames[:depth]
         except LookupError:
             return frames[:depth]
     return frames
