@@ -1,27 +1,32 @@
-"""The kinds of evidence a verdict may rest on, as asked for: auto, samples, exact, or samples,exact.
+"""The rungs of the ladder, each a kind of evidence that a verdict may rest on, the cheapest first.
 
-samples  perf's, of the load in its tight loop; on every target
+man      what the manual says of the errno; needs nothing of the target
+log      the kernel log from the time of the failing calls
+source   the places in the source that can return the errno; read where the source is at hand
+graph    the functions that the failing calls went through, by the function graph tracer
+samples  perf's, of the load in its tight loop
+probes   return probes, instruction probes and the values of operands, by kprobes
 exact    an emulator's log of every instruction of a few calls; on a vm: target without KVM
-auto     what settles it fastest: both where there is an emulator, else samples
+
+`auto` takes what the target has, and the dearer ones only where the verdict is still open.
 """
 
 from __future__ import annotations
 
 from profiler.errors import UsageError
 
-SAMPLES, EXACT = "samples", "exact"
+MAN, LOG, SOURCE, GRAPH, SAMPLES, PROBES, EXACT = "man", "log", "source", "graph", "samples", "probes", "exact"
+RUNGS = (MAN, LOG, SOURCE, GRAPH, SAMPLES, PROBES, EXACT)
+DECIDING = (SAMPLES, PROBES, EXACT)  # each names a branch by itself
 AUTO: frozenset[str] = frozenset()
-CHOICES = ("auto", SAMPLES, EXACT, f"{SAMPLES},{EXACT}")
 
 
 def parse(text: str) -> frozenset[str]:
-    """The kinds that are asked for; AUTO leaves the choice. Raises UsageError."""
+    """The rungs that are asked for; AUTO leaves the choice. Raises UsageError."""
     words = [word.strip() for word in text.split(",")]
     if words == ["auto"]:
         return AUTO
     for word in words:
-        if word not in (SAMPLES, EXACT):
-            raise UsageError(
-                f"{word!r} is no kind of evidence", hint=f"there is {', '.join(CHOICES[:-1])}, {CHOICES[-1]}"
-            )
+        if word not in RUNGS:
+            raise UsageError(f"{word!r} is no kind of evidence", hint=f"there is auto, or any of {','.join(RUNGS)}")
     return frozenset(words)

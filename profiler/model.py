@@ -227,6 +227,15 @@ class ErrorSite:
 
 
 @dataclass(frozen=True, slots=True)
+class Operand:
+    """A part of a condition and what it was when the branch was taken."""
+
+    expression: str  # as the source has it: "lock_limit", "ctx->flags"
+    value: str  # as a person reads it: "16", "0x80", "NULL"
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Branch:
     """A conditional jump, the condition in the source, and the side taken."""
 
@@ -237,6 +246,8 @@ class Branch:
     condition: str | None  # source text of the condition
     outcome: bool | None  # the value the condition had; None where only the jump is known
     inlined_from: list[SourceLocation] = field(default_factory=list)  # outwards
+    operands: list[Operand] = field(default_factory=list)  # those that were captured
+    values: str = ""  # the condition with its operands' values, as in "16 > 0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,13 +270,78 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceCandidate:
+    """A place in the source, in the call tree of the system call, that can produce the errno."""
+
+    site: ErrorSite
+    condition: str | None  # the one that guards it, as the source has it
+    condition_line: int  # in site.file; 0 without one
+    via: list[str]  # functions from the entry to the one that holds it
+    excluded_by: str = ""  # the rung that ruled it out; "" for what is left
+    reason: str = ""  # why it is out, in words
+
+
+class RungState(enum.StrEnum):
+    TAKEN = "taken"
+    NOT_NEEDED = "not needed"
+    NOT_POSSIBLE = "not possible"
+    NOT_ASKED = "not asked"
+
+
+@dataclass(frozen=True, slots=True)
 class EvidenceNote:
     """What one rung contributed, in words."""
 
-    source: str  # samples, callchains, return-value, ...
-    says: str
+    source: str  # the rung: man, log, source, graph, probes, samples, exact
+    says: str  # where it was not taken, why
     excluded: int  # candidates it ruled out
     seconds: float
+    state: RungState = RungState.TAKEN
+    overhead: float | None = None  # share of its rate that the load lost meanwhile; None where not measured
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What the manual says of the errno for this system call."""
+
+    page: str  # "bind(2)"
+    documented: bool  # whether that page names the errno
+    entry: str  # the entry that fits; "" where none does, or it is not known which
+    others: list[str] = field(default_factory=list)  # further entries of the same errno
+    says: str = ""  # where the text is not of the page: what errno(3) says
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line of the kernel log from the time of the recording."""
+
+    seconds: float  # since boot
+    level: int  # 0 (emergency) to 7 (debug)
+    text: str
+    kind: str  # "hardware", "filesystem", "denial", "memory", "load" (it names the load), "other"
+
+
+@dataclass(frozen=True, slots=True)
+class GraphLine:
+    """A function in the trees of failing and of succeeding calls, side by side."""
+
+    depth: int
+    function: str
+    failing: bool  # called in the failing calls
+    succeeding: bool | None  # called in the succeeding ones; None where there are none
+    diverges: bool = False  # the first that differs
+    note: str = ""  # "returned -12", "landmark: ..."
+
+
+@dataclass(frozen=True, slots=True)
+class GraphComparison:
+    """Function graphs of failing calls, and of succeeding ones where there were any."""
+
+    failing_calls: int
+    succeeding_calls: int
+    told_by: str  # how failing and succeeding calls were told apart
+    lines: list[GraphLine]
+    divergence: str = ""  # in words
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +428,10 @@ class Analysis:
     warnings: list[str] = field(default_factory=list)
     next_steps: list[str] = field(default_factory=list)
     effort: Effort | None = None
+    meaning: Meaning | None = None
+    kernel_log: list[LogLine] = field(default_factory=list)
+    source_candidates: list[SourceCandidate] = field(default_factory=list)
+    graph: GraphComparison | None = None
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -39,7 +39,7 @@ Examples:
 )
 @click.option(
     "--evidence",
-    type=click.Choice(kinds.CHOICES),
+    metavar="RUNGS",
     default="auto",
     show_default=True,
     help="What of the recording to use: its samples, its exact log; auto uses all it holds.",

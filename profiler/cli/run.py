@@ -49,10 +49,10 @@ Examples:
 )
 @click.option(
     "--evidence",
-    type=click.Choice(kinds.CHOICES),
+    metavar="RUNGS",
     default="auto",
     show_default=True,
-    help="samples are perf's; exact is an emulated guest's own log of a few calls; auto takes what settles it fastest.",
+    help="Which rungs of the ladder to climb, as in man,source,samples; auto takes the dear ones only where they are needed.",
 )
 @click.option(
     "--confidence",
