@@ -17,6 +17,7 @@ from profiler.record.guardian import Guardian
 from profiler.record.job import Job
 from profiler.record.kernel_log import KernelLog
 from profiler.record.load import Load, ProgramLoad, ScenarioLoad
+from profiler.record.orders import Orders, Place
 from profiler.record.perf import PerfRecord, choose_event, find_perf, perf_version
 
 PERF_DATA = "perf.data"
@@ -63,7 +64,7 @@ class Capture:
         recording = self._start_perf(perf, event) if job.seconds else None
         self._start_counting(perf, load)
         self._read_kernel(load)
-        course = Course(job, load, recording, self.orders)
+        course = Course(job, load, recording, Orders(Place(job, load, self.out), self.orders), self.orders)
         course.run()
         self._finish_phase("record", ENDS)
         result = self._stop(load, recording)

@@ -1,7 +1,8 @@
-"""The course of a recording between the release of the load and its end: sampling, looks, replay.
+"""The course of a recording between the release of the load and its end: orders, sampling, looks, replay.
 
 At a look perf.data is made good so far and the host is told, so that it can see whether the verdict is decided.
-During the replay the load runs on without samples, for an emulator to log what is executed.
+Orders are carried out when they come, those of the job before anything else. During the replay the load runs on without
+samples, for an emulator to log what is executed.
 """
 
 import os
@@ -11,6 +12,7 @@ from profiler.errors import RecordError
 from profiler.record import progress
 from profiler.record.job import Job
 from profiler.record.load import Load
+from profiler.record.orders import Orders
 from profiler.record.perf import PerfRecord
 
 ENOUGH, REPLAYED = "enough", "replayed"  # the host's orders: files beside the job file
@@ -22,23 +24,44 @@ BEGINS, ENDS = 0.1, 0.85  # share of the progress bar
 class Course:
     """`run` follows it; `sampled` is how many seconds were sampled, whatever ended them."""
 
-    def __init__(self, job: Job, load: Load, perf: PerfRecord | None, orders: str) -> None:
+    def __init__(self, job: Job, load: Load, perf: PerfRecord | None, orders: Orders, directory: str) -> None:
+        """`directory`: where the host's words appear, as empty files."""
         self.sampled = 0.0
         self._job = job
         self._load = load
         self._perf = perf
         self._orders = orders
+        self._directory = directory
         self._looks = list(job.looks)
 
     def run(self) -> None:
         """Raises RecordError where perf ends before its time."""
+        self._load.release()
+        self._carry_out()
         if self._perf is not None:
             self._perf.resume()
-        self._load.release()
         self._sample(self._looks[0] if self._looks else self._job.seconds)
         if self._job.replay_seconds and self._goes_on():
             self._replay()
         self._sample(self._job.seconds)
+        self._wait()
+
+    def _carry_out(self) -> None:
+        while self._orders.waiting() and self._load.check():
+            progress.report(BEGINS, "orders")
+            self._orders.carry_out()
+
+    def _wait(self) -> None:
+        """For orders, when there is nothing else to do."""
+        if not self._job.orders_seconds or not self._goes_on():
+            return
+        if self._perf is not None:
+            self._perf.pause()
+        progress.say({"waiting": True})
+        deadline = time.monotonic() + self._job.orders_seconds
+        while time.monotonic() < deadline and self._goes_on():
+            self._carry_out()
+            time.sleep(TICK_SECONDS / 4)
 
     def _sample(self, until: float) -> None:
         if self._perf is None:
@@ -50,6 +73,11 @@ class Course:
             time.sleep(min(TICK_SECONDS, until - self.sampled))
             self.sampled = time.monotonic() - started
             self._look()
+            if self._orders.waiting():
+                self._perf.pause()
+                self._carry_out()
+                self._perf.resume()
+                started = time.monotonic() - self.sampled
 
     def _look(self) -> None:
         assert self._perf is not None
@@ -80,4 +108,4 @@ class Course:
         return self._load.check() and not self._ordered(ENOUGH)
 
     def _ordered(self, name: str) -> bool:
-        return os.path.exists(f"{self._orders}/{name}")
+        return os.path.exists(f"{self._directory}/{name}")

@@ -5,12 +5,14 @@
      "event": "auto", "loop_library": "/whyerrno/loop.so", "kernel_text": true}
 
 Either `scenario` names one of loadgen's, or `program` is the argument list of somebody's own program.
-Three more may be given:
+Five more may be given:
 
     "seconds"         of sampling, at most; 0: none at all, and no perf.data
     "looks"           seconds of sampling, rising, after which perf.data is made good so far and {"sampled": S} is said
     "replay_seconds"  that the load runs on without samples, at most, after the first look (without looks, at the
                       end): {"replay": true} is said, and an emulator can log what is executed
+    "orders"          a list of what is to be done first, before anything is sampled (profiler.record.orders)
+    "orders_seconds"  that the load runs on, at most, when all the rest is over, for orders still to come
 
 A file `enough` beside the job file ends everything in order, at once; a file `replayed` ends the replay.
 """
@@ -34,6 +36,8 @@ class Job:
         self.seconds = _number(fields, "seconds", 0, MOST_SECONDS)
         self.replay_seconds = _number(fields, "replay_seconds", 0, MOST_SECONDS, default=0)
         self.looks = _looks(fields)
+        self.orders = _orders(fields)
+        self.orders_seconds = _number(fields, "orders_seconds", 0, MOST_SECONDS, default=0)
         self.frequency = int(_number(fields, "frequency", 1, MOST_FREQUENCY))
         self.event = _text(fields, "event", "auto")
         self.scenario = _text(fields, "scenario", "")
@@ -44,8 +48,8 @@ class Job:
             raise UsageError("a job needs either a scenario or a program, and not both")
         if self.event.startswith("-"):
             raise UsageError(f"{self.event!r} is not an event's name")
-        if not self.seconds and not self.replay_seconds:
-            raise UsageError("a job needs seconds of sampling, or of replay")
+        if not (self.seconds or self.replay_seconds or self.orders or self.orders_seconds):
+            raise UsageError("a job needs seconds of sampling, or of replay, or orders")
 
 
 def read_job(path: str) -> Job:
@@ -75,6 +79,13 @@ def _looks(fields: dict[str, object]) -> list[float]:
     if not all(isinstance(number, int | float) and number > 0 for number in numbers) or sorted(numbers) != numbers:
         raise UsageError(f"the job's 'looks' must be a list of rising seconds, not {value!r}")
     return list(numbers)
+
+
+def _orders(fields: dict[str, object]) -> list[dict[str, object]]:
+    value = fields.get("orders") or []
+    if not isinstance(value, list) or not all(isinstance(order, dict) and "do" in order for order in value):
+        raise UsageError(f"the job's 'orders' must be a list of orders, not {value!r}")
+    return list(value)
 
 
 def _number(fields: dict[str, object], name: str, least: float, most: float, default: float | None = None) -> float:

@@ -35,7 +35,12 @@ class ScenarioLoad:
         self._stdout, stdout = os.pipe()
         job = self._job
         argv = [sys.executable, *(["-S"] if sys.flags.no_site else []), "-P", "-m", "loadgen", job.scenario]
-        argv += ["--seconds", f"{job.seconds + job.replay_seconds + OVERTIME:g}", "--result", self._result]
+        argv += [
+            "--seconds",
+            f"{job.seconds + job.replay_seconds + job.orders_seconds + OVERTIME:g}",
+            "--result",
+            self._result,
+        ]
         argv += ["--loop", job.loop_library] if job.loop_library else []
         try:
             self._child = spawn(argv, env=_environment(), stdin=stdin, stdout=stdout)

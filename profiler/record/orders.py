@@ -1,4 +1,5 @@
-"""What the host asks of the recorder while the load runs: files `order-0.json`, `order-1.json`, ... beside the job file.
+"""What is asked of the recorder while the load runs: by the job file, then by files `order-0.json`, `order-1.json`, ...
+that the host puts beside it.
 
     {"do": "graph", "function": "__x64_sys_bind", "calls": 32}
     {"do": "probes", "probes": [{"address": 18446744071579242496}], "seconds": 0.3}
@@ -9,11 +10,9 @@ directory as `WORD-NUMBER` with an ending, and {"answered": NUMBER, "do": WORD, 
 problem ends the order alone, not the recording.
 """
 
-import importlib
 import json
 import os
 import time
-from typing import NamedTuple
 
 from profiler.errors import ProfilerError
 from profiler.record import progress
@@ -24,43 +23,56 @@ from profiler.record.load import Load
 _MODULES = {"graph": "function_graph", "probes": "probes", "operands": "operands"}
 
 
-class Place(NamedTuple):
-    """Where an order is carried out."""
+class Place:
+    """Where an order is carried out; `out` is the output directory."""
 
-    job: Job
-    load: Load
-    out: str  # the output directory
+    def __init__(self, job: Job, load: Load, out: str) -> None:
+        self.job = job
+        self.load = load
+        self.out = out
 
 
 class Orders:
-    """The orders not yet carried out."""
+    """The orders not yet carried out. They are numbered as they come, those of the job first."""
 
     def __init__(self, place: Place, directory: str) -> None:
         self._place = place
         self._directory = directory
-        self._next = 0
+        self._given = list(place.job.orders)
+        self._files = 0
+        self._number = 0
 
     def waiting(self) -> bool:
-        return os.path.exists(self._path())
+        return bool(self._given) or os.path.exists(self._path())
 
     def carry_out(self) -> None:
         """Carries out the one that waits, and says how it went."""
         started = time.monotonic()
-        number = self._next
+        number = self._number
         word, said, problem, hint = "", {}, "", ""
         try:
-            with open(self._path(), "rb") as file:
-                order = json.load(file)
+            order = self._take()
             word = str(order["do"])
-            module = importlib.import_module(f"profiler.record.{_MODULES[word]}")
+            module = __import__(
+                f"profiler.record.{_MODULES[word]}", fromlist=["carry_out"]
+            )  # importlib is slow to load
             said = module.carry_out(order, number, self._place)
         except ProfilerError as error:
             problem, hint = str(error.args[0]) if error.args else type(error).__name__, error.hint
         except (OSError, ValueError, KeyError, TypeError) as error:
             problem = f"{type(error).__name__}: {error}"
-        self._next += 1
+        self._number += 1
         seconds = round(time.monotonic() - started, 3)
         progress.say({**said, "answered": number, "do": word, "seconds": seconds, "problem": problem, "hint": hint})
 
+    def _take(self) -> dict[str, object]:
+        if self._given:
+            return self._given.pop(0)
+        path = self._path()
+        self._files += 1
+        with open(path, "rb") as file:
+            order: dict[str, object] = json.load(file)
+        return order
+
     def _path(self) -> str:
-        return f"{self._directory}/order-{self._next}.json"
+        return f"{self._directory}/order-{self._files}.json"
