@@ -1,4 +1,4 @@
-"""python3 -m loadgen SCENARIO --seconds S --result load.json [--loop LIBRARY] [--no-wait] [--calls N]
+"""python3 -m loadgen SCENARIO --seconds S --result load.json [--loop LIBRARY] [--no-wait] [--calls N] [--counter FILE]
 python3 -m loadgen --list [--json]
 
 Sets the failure up, prints "ready PID", waits for a line on standard input, loops, undoes the set-up and writes a
@@ -19,7 +19,8 @@ from loadgen.setup import Setup
 from profiler.errors import MissingError, ProfilerError, RecordError, UsageError
 
 USAGE = "usage: python3 -m loadgen SCENARIO --seconds S --result FILE [--loop LIBRARY] [--no-wait] [--calls N]"
-VALUES = ("--seconds", "--result", "--loop", "--calls")
+USAGE += " [--counter FILE]"
+VALUES = ("--seconds", "--result", "--loop", "--calls", "--counter")
 SWITCHES = ("--no-wait", "--list", "--json")
 
 
@@ -84,6 +85,8 @@ def run_scenario(scenario: Scenario, options: dict[str, str]) -> None:
     if not options.get("--result"):
         raise UsageError("--result is missing", hint=USAGE)
     library = loop.load_library(options.get("--loop") or build())
+    # Before the set-up takes rights and limits away.
+    counted = loop.shared_outcome(options["--counter"]) if options.get("--counter") else None
     set_signals(leave)
     remove_leftovers()
     with Setup() as setup:
@@ -92,7 +95,7 @@ def run_scenario(scenario: Scenario, options: dict[str, str]) -> None:
         planned = loop.plan(call, setup, seconds, calls_limit)
         die_with_parent()
         announce(wait="--no-wait" not in options)
-        outcome = loop.run(library, planned)
+        outcome = loop.run(library, planned, counted)
     write_result(options["--result"], outcome)
     if loop.STOPPED_BY[outcome.stopped_by] == "error":
         raise RecordError(message(outcome))

@@ -50,7 +50,8 @@ struct plan {
 };
 
 struct outcome {
-    uint64_t calls;
+    uint64_t calls; /* this and the next are read by another process while the loop runs */
+    int64_t busy_ns; /* in whole batches: pauses for memory are left out */
     uint64_t successes;
     int64_t success_result;
     int64_t elapsed_ns;
@@ -211,6 +212,7 @@ static enum stopped_by loop_until_stopped(const struct plan *plan, struct outcom
         if (now >= next_memory_check) {
             if (!wait_for_memory(plan, outcome))
                 return stop_signal ? by_signal() : BY_MEMORY;
+            now = now_ns();
             next_memory_check = now + MEMORY_CHECK_NS;
         }
         if (stop_signal)
@@ -221,6 +223,7 @@ static enum stopped_by loop_until_stopped(const struct plan *plan, struct outcom
             return BY_SUCCESS;
         int64_t before = now;
         now = now_ns();
+        outcome->busy_ns += now - before;
         if (now - started >= plan->duration_ns)
             return BY_TIME;
         if (plan->calls_limit && outcome->calls >= plan->calls_limit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno as errno_names
+import mmap
 import os
 
 from loadgen.scenario import Call
@@ -43,6 +44,7 @@ class Plan(ctypes.Structure):
 class Outcome(ctypes.Structure):
     _fields_ = [
         ("calls", ctypes.c_uint64),
+        ("busy_ns", ctypes.c_int64),
         ("successes", ctypes.c_uint64),
         ("success_result", ctypes.c_int64),
         ("elapsed_ns", ctypes.c_int64),
@@ -84,8 +86,26 @@ def load_library(path: str) -> ctypes.CDLL:
     return library
 
 
-def run(library: ctypes.CDLL, planned: Plan) -> Outcome:
-    outcome = Outcome()
+def shared_outcome(path: str) -> Outcome:
+    """An outcome that lies in a new file, so that another process can follow the counts while the loop runs.
+
+    The loop writes there what it would write anyway. Raises RecordError where the file cannot be made.
+    """
+    size = ctypes.sizeof(Outcome)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, size)  # a full disk is told now, not by SIGBUS in the loop
+            return Outcome.from_buffer(mmap.mmap(descriptor, size))
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise RecordError(f"the live counter cannot be made: {error}") from error
+
+
+def run(library: ctypes.CDLL, planned: Plan, outcome: Outcome | None = None) -> Outcome:
+    """Runs the loop into `outcome`, or a new one."""
+    outcome = outcome or Outcome()
     library.whyerrno_loop(ctypes.byref(planned), ctypes.byref(outcome))
     return outcome
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from loadgen.setup import Setup
 
 RESULT = object()  # in an undo call: stands for what the successful call returned
+NOTHING_TO_UNDO = "getppid"  # a call that changes nothing, in place of an undo call
 
 
 class Call:
@@ -51,8 +52,25 @@ class Call:
         return ctypes.addressof(argument)  # type: ignore[arg-type]
 
 
+class Success:
+    """How the system call of a scenario succeeds: as like the failing call as can be, and undone each time.
+
+    `prepare` sets it up once and returns a call that bears repeating, with its `undo` where it leaves something behind.
+    `anew`: it does not bear it, and is set up again, and its set-up undone, for every single call.
+    """
+
+    def __init__(self, prepare: Callable[[Setup], Call], *, anew: bool) -> None:
+        self.prepare = prepare
+        self.anew = anew
+
+    def call(self, setup: Setup) -> Call:
+        call = self.prepare(setup)
+        call.undo = call.undo or Call(NOTHING_TO_UNDO)
+        return call
+
+
 class Scenario:
-    """How to make one system call fail.
+    """How to make one system call fail, and, in `success`, the same call succeed where that is as easily had.
 
     `fails_since` and `fails_before` are kernel versions such as "6.3": the call fails as said on kernels from
     the first and up to, not including, the second. Elsewhere the run ends as not reproduced. `modules` names the
@@ -83,6 +101,7 @@ class Scenario:
         self.fails_before = fails_before
         self.seconds = seconds
         self.modules = modules
+        self.success: Success | None = None
 
     @property
     def errno_number(self) -> int:
@@ -112,6 +131,7 @@ class Scenario:
             "fails_before": self.fails_before,
             "seconds": self.seconds,
             "modules": list(self.modules),
+            "succeeds": self.success is not None,
         }
 
 
@@ -152,5 +172,15 @@ def scenario(
             seconds=seconds,
             modules=modules,
         )
+
+    return declare
+
+
+def succeeds(failing: Scenario, *, anew: bool = False) -> Callable[[Callable[[Setup], Call]], Callable[[Setup], Call]]:
+    """Declares of a scenario how its call succeeds, by the function below it; `anew` as of Success."""
+
+    def declare(prepare: Callable[[Setup], Call]) -> Callable[[Setup], Call]:
+        failing.success = Success(prepare, anew=anew)
+        return prepare
 
     return declare

@@ -12,6 +12,7 @@ import time
 
 from profiler.errors import MissingError, ProfilerError, RecordError, UsageError
 from profiler.record.job import Job
+from profiler.record.rate import Rate
 from profiler.record.spawn import Child, spawn, wait_readable
 
 SETUP_SECONDS = 60.0
@@ -28,12 +29,13 @@ class ScenarioLoad:
         self._child: Child | None = None
         self._stdin = self._stdout = -1
         self.pid = 0
+        self.rate = Rate()
 
     def prepare(self) -> None:
         """Returns when the failure is set up. Raises what loadgen said, as MissingError, UsageError or RecordError."""
         stdin, self._stdin = os.pipe()
         self._stdout, stdout = os.pipe()
-        job = self._job
+        job, counter = self._job, f"{self._result}.counter"
         argv = [sys.executable, *(["-S"] if sys.flags.no_site else []), "-P", "-m", "loadgen", job.scenario]
         argv += [
             "--seconds",
@@ -41,6 +43,7 @@ class ScenarioLoad:
             "--result",
             self._result,
         ]
+        argv += ["--counter", counter]
         argv += ["--loop", job.loop_library] if job.loop_library else []
         try:
             self._child = spawn(argv, env=_environment(), stdin=stdin, stdout=stdout)
@@ -53,6 +56,8 @@ class ScenarioLoad:
             self._child.end()
             raise _load_error(self._child, f"the load did not get ready ({line.strip()[:100]!r})")
         self.pid = int(line[6:])
+        self.rate = Rate(counter)
+        os.unlink(counter)  # mapped on both sides: nothing is left, whoever dies
 
     def release(self) -> None:
         os.write(self._stdin, b"go\n")
@@ -85,6 +90,7 @@ class ScenarioLoad:
             if fd >= 0:
                 os.close(fd)
         self._stdin = self._stdout = -1
+        self.rate.close()
         if self._child is not None:
             self._child.end()
 
@@ -113,6 +119,7 @@ class ProgramLoad:
         self._comm = ""
         self._stopped_by = ""
         self.pid = 0
+        self.rate = Rate()  # not known: perf's counts of its results are read at the end alone
 
     def prepare(self) -> None:
         """A process that waits just before the program's first instruction."""

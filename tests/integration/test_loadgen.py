@@ -28,6 +28,7 @@ from loadgen.setup import Setup
 from loadgen.syscalls import NUMBERS
 from profiler.errors import MissingError
 from profiler.model import LoadResult, from_json
+from profiler.record.rate import Rate
 from tests.conftest import require
 
 # These fail alike on every kernel and in most sandboxes; tests/vm runs all scenarios on known kernels.
@@ -103,6 +104,25 @@ def test_the_loop_waits_for_a_line_and_bears_its_name(library: Path, tmp_path: P
     load.send_signal(signal.SIGINT)
     assert load.wait(timeout=10) == 0
     assert result(tmp_path).stopped_by == "signal"
+
+
+def test_the_loop_can_be_counted_while_it_runs(library: Path, tmp_path: Path) -> None:
+    """The recorder's rate, taken twice from outside, agrees with what the load says of itself at the end."""
+    load = start(library, tmp_path, "fcntl-ebadf", "--seconds", "0.6", "--counter", str(tmp_path / "counter"))
+    assert load.stdin and load.stdout
+    load.stdout.readline()
+    rate = Rate(str(tmp_path / "counter"))
+    assert rate.count()[0] == 0
+    load.stdin.write("go\n")
+    load.stdin.flush()
+    wait_until(lambda: rate.count()[0] > 0)
+    for rung in ("one", "other"):
+        rate.measure(0.2, rung)
+    assert load.wait(timeout=10) == 0
+    seen = result(tmp_path)
+    assert rate.count()[0] == seen.calls
+    assert set(rate.rates()) == {"one", "other"}
+    assert sum(rate.rates().values()) / 2 == pytest.approx(seen.calls / seen.seconds, rel=0.5)
 
 
 def test_sigterm_while_waiting_undoes_the_set_up(library: Path, tmp_path: Path) -> None:
