@@ -2,7 +2,8 @@
 
     python -m tests.bench.bench_load
 
-The calls are the cheapest there are, where what is done besides weighs most. Asked: at least 0.90.
+The calls are the cheapest there are, where what is done besides weighs most. The load counts where another process
+can follow it, as it does under record. Asked: at least 0.90.
 """
 
 import ctypes
@@ -30,7 +31,7 @@ def bare_library(directory: Path) -> ctypes.CDLL:
     return library
 
 
-def measure(name: str, load: ctypes.CDLL, bare: ctypes.CDLL) -> tuple[float, float]:
+def measure(name: str, load: ctypes.CDLL, bare: ctypes.CDLL, counted: loop.Outcome) -> tuple[float, float]:
     """Calls a second of the load and of the bare loop: the best of the rounds, which take turns."""
     rates: tuple[list[float], list[float]] = ([], [])
     with Setup() as setup:
@@ -38,7 +39,7 @@ def measure(name: str, load: ctypes.CDLL, bare: ctypes.CDLL) -> tuple[float, flo
         words = (ctypes.c_int64 * 6)(*call.words)
         calls = max(1000, loop.run(load, loop.plan(call, setup, SECONDS_EACH)).calls)
         for _ in range(ROUNDS):
-            outcome = loop.run(load, loop.plan(call, setup, 60, calls_limit=calls))
+            outcome = loop.run(load, loop.plan(call, setup, 60, calls_limit=calls), counted)
             rates[0].append(outcome.calls / outcome.elapsed_ns * 1e9)
             rates[1].append(calls / bare.bare_loop(call.number, words, calls) * 1e9)
     return max(rates[0]), max(rates[1])
@@ -48,9 +49,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         load = loop.load_library(str(loop_library(Path(directory))))
         bare = bare_library(Path(directory))
+        counted = loop.shared_outcome(str(Path(directory, "counter")))
         print(f"{'scenario':20} {'load':>12} {'bare loop':>12} {'ratio':>7}   (calls a second)")
         for name in SCENARIO_NAMES:
-            ours, theirs = measure(name, load, bare)
+            ours, theirs = measure(name, load, bare, counted)
             print(f"{name:20} {ours:12,.0f} {theirs:12,.0f} {ours / theirs:7.3f}")
 
 
