@@ -179,6 +179,7 @@ class Capture:
             "commands": commands,
             "tool_versions": {**({"perf": version} if version else {}), "python": _python_version()},
             "phases": {name: round(length, 3) for name, length in self.phases.items()},
+            "rates": self._load.rate.rates() if self._load else {},
             "warnings": self.warnings,
         }
         self._write(f".{RECORD}", json.dumps(record, indent=1) + "\n")

@@ -14,10 +14,12 @@ from profiler.record.job import Job
 from profiler.record.load import Load
 from profiler.record.orders import Orders
 from profiler.record.perf import PerfRecord
+from profiler.record.rate import WARM
 
 ENOUGH, REPLAYED = "enough", "replayed"  # the host's orders: files beside the job file
 
 TICK_SECONDS = 0.2
+WARM_SECONDS, ALONE_SECONDS = 0.1, 0.2  # of the load alone, for its own rate; an emulator first translates its code
 BEGINS, ENDS = 0.1, 0.85  # share of the progress bar
 
 
@@ -37,6 +39,8 @@ class Course:
     def run(self) -> None:
         """Raises RecordError where perf ends before its time."""
         self._load.release()
+        self._load.rate.measure(WARM_SECONDS, WARM)
+        self._load.rate.measure(ALONE_SECONDS)
         self._carry_out()
         if self._perf is not None:
             self._perf.resume()
@@ -67,6 +71,7 @@ class Course:
         if self._perf is None:
             return
         started = time.monotonic() - self.sampled
+        self._load.rate.begin("samples")
         while self.sampled < until and self._goes_on():
             share = min(1.0, self.sampled / self._job.seconds)
             progress.report(BEGINS + share * (ENDS - BEGINS), "recording")
@@ -74,10 +79,13 @@ class Course:
             self.sampled = time.monotonic() - started
             self._look()
             if self._orders.waiting():
+                self._load.rate.end("samples")
                 self._perf.pause()
                 self._carry_out()
                 self._perf.resume()
+                self._load.rate.begin("samples")
                 started = time.monotonic() - self.sampled
+        self._load.rate.end("samples")
 
     def _look(self) -> None:
         assert self._perf is not None
@@ -94,9 +102,11 @@ class Course:
             self._perf.pause()
         progress.report(ENDS, "replay")
         progress.say({"replay": True})
+        self._load.rate.begin("exact")
         deadline = time.monotonic() + self._job.replay_seconds
         while time.monotonic() < deadline and self._goes_on() and not self._ordered(REPLAYED):
             time.sleep(TICK_SECONDS)
+        self._load.rate.end("exact")
         if self._perf is not None:
             self._perf.resume()
 

@@ -21,6 +21,7 @@ from profiler.record.load import Load
 
 # The module of profiler.record that carries each out: `carry_out(order, number, place)` returns what to say besides.
 _MODULES = {"graph": "function_graph", "probes": "probes", "operands": "operands"}
+_RUNGS = {"graph": "graph", "probes": "probes", "operands": "probes"}  # whose cost to the load each is
 
 
 class Place:
@@ -56,11 +57,13 @@ class Orders:
             module = __import__(
                 f"profiler.record.{_MODULES[word]}", fromlist=["carry_out"]
             )  # importlib is slow to load
+            self._place.load.rate.begin(_RUNGS[word])
             said = module.carry_out(order, number, self._place)
         except ProfilerError as error:
             problem, hint = str(error.args[0]) if error.args else type(error).__name__, error.hint
         except (OSError, ValueError, KeyError, TypeError) as error:
             problem = f"{type(error).__name__}: {error}"
+        self._place.load.rate.end(_RUNGS.get(word, ""))
         self._number += 1
         seconds = round(time.monotonic() - started, 3)
         progress.say({**said, "answered": number, "do": word, "seconds": seconds, "problem": problem, "hint": hint})

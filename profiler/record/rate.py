@@ -12,6 +12,7 @@ import time
 from profiler.errors import RecordError
 
 NONE = "none"  # in place of a rung: the load alone
+WARM = "warm"  # alone too, but not yet at its speed
 _FIELDS = struct.Struct("=Qq")  # calls and busy_ns, the first two of loop.c's struct outcome
 _LEAST_CALLS, _LEAST_NS = 20, 5_000_000  # below these a rate is chance
 
@@ -59,7 +60,7 @@ class Rate:
         return {
             rung: round(calls / busy_ns * 1e9, 1)
             for rung, (calls, busy_ns) in self._total.items()
-            if calls >= _LEAST_CALLS and busy_ns >= _LEAST_NS
+            if rung != WARM and calls >= _LEAST_CALLS and busy_ns >= _LEAST_NS
         }
 
     def close(self) -> None:
