@@ -1,4 +1,5 @@
 """python3 -m loadgen SCENARIO --seconds S --result load.json [--loop LIBRARY] [--no-wait] [--calls N] [--counter FILE]
+                   [--variant failure|success]
 python3 -m loadgen --list [--json]
 
 Sets the failure up, prints "ready PID", waits for a line on standard input, loops, undoes the set-up and writes a
@@ -18,9 +19,13 @@ from loadgen.scenario import Call, Scenario
 from loadgen.setup import Setup
 from profiler.errors import MissingError, ProfilerError, RecordError, UsageError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ctypes import CDLL
+
 USAGE = "usage: python3 -m loadgen SCENARIO --seconds S --result FILE [--loop LIBRARY] [--no-wait] [--calls N]"
-USAGE += " [--counter FILE]"
-VALUES = ("--seconds", "--result", "--loop", "--calls", "--counter")
+USAGE += " [--counter FILE] [--variant failure|success]"
+VALUES = ("--seconds", "--result", "--loop", "--calls", "--counter", "--variant")
 SWITCHES = ("--no-wait", "--list", "--json")
 
 
@@ -89,8 +94,12 @@ def run_scenario(scenario: Scenario, options: dict[str, str]) -> None:
     counted = loop.shared_outcome(options["--counter"]) if options.get("--counter") else None
     set_signals(leave)
     remove_leftovers()
+    if wants_success(options):
+        outcome = succeed(scenario, library, seconds, calls_limit, counted, wait="--no-wait" not in options)
+        write_result(options["--result"], outcome)
+        return
     with Setup() as setup:
-        call = prepared(scenario, setup)
+        call = set_up(scenario.name, scenario.prepare, setup)
         setup.at_end(lambda: set_signals(None))
         planned = loop.plan(call, setup, seconds, calls_limit)
         die_with_parent()
@@ -99,6 +108,37 @@ def run_scenario(scenario: Scenario, options: dict[str, str]) -> None:
     write_result(options["--result"], outcome)
     if loop.STOPPED_BY[outcome.stopped_by] == "error":
         raise RecordError(message(outcome))
+
+
+def wants_success(options: dict[str, str]) -> bool:
+    variant = options.get("--variant", "failure")
+    if variant not in ("failure", "success"):
+        raise UsageError(f"there is no variant {variant!r}", hint="there are failure and success")
+    return variant == "success"
+
+
+def succeed(
+    scenario: Scenario, library: CDLL, seconds: float, calls_limit: int, counted: loop.Outcome | None, *, wait: bool
+) -> loop.Outcome:
+    """Repeats the call as it succeeds. Raises MissingError where it cannot: not here, or not in this scenario."""
+    from loadgen.success import Repetition
+
+    success = scenario.success
+    if success is None:
+        raise MissingError(f"{scenario.name} knows of no way in which {scenario.syscall} succeeds")
+
+    def prepare(setup: Setup) -> Call:
+        call = set_up(scenario.name, success.call, setup)
+        die_with_parent()
+        return call
+
+    repetition = Repetition(library, success, prepare)
+    first = repetition.first()
+    if not first.successes:
+        failed = ", ".join(loop.results(first)) or loop.STOPPED_BY[first.stopped_by]
+        raise MissingError(f"the call of {scenario.name} that is to succeed does not, here: {failed}")
+    announce(wait=wait)
+    return repetition.run(seconds, calls_limit, counted)
 
 
 def number(options: dict[str, str], name: str, default: float) -> float:
@@ -139,13 +179,13 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, 15, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGTERM
 
 
-def prepared(scenario: Scenario, setup: Setup) -> Call:
+def set_up(name: str, prepare: Callable[[Setup], Call], setup: Setup) -> Call:
     try:
-        return scenario.prepare(setup)
+        return prepare(setup)
     except PermissionError as error:
-        raise MissingError(f"{scenario.name} lacks a permission to set up: {error}", hint="run it as root") from error
+        raise MissingError(f"{name} lacks a permission to set up: {error}", hint="run it as root") from error
     except OSError as error:
-        raise RecordError(f"{scenario.name} could not be set up: {error}") from error
+        raise RecordError(f"{name} could not be set up: {error}") from error
 
 
 def announce(*, wait: bool) -> None:

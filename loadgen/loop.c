@@ -39,7 +39,7 @@ struct plan {
     int64_t arguments[6];
     int64_t undo_number; /* NO_SYSCALL: stop at the first success */
     int64_t undo_arguments[6];
-    int64_t undo_result_position; /* which of undo_arguments takes the successful call's result */
+    int64_t undo_result_position; /* which of undo_arguments takes the successful call's result, or -1 */
     int64_t duration_ns;
     uint64_t calls_limit; /* 0: none */
     uint64_t memory_floor; /* bytes that must stay available */
@@ -134,7 +134,8 @@ static void undo_success(const struct plan *plan, int64_t result)
 {
     int64_t arguments[6];
     memcpy(arguments, plan->undo_arguments, sizeof arguments);
-    arguments[plan->undo_result_position] = result;
+    if (plan->undo_result_position >= 0)
+        arguments[plan->undo_result_position] = result;
     raw_syscall(plan->undo_number, arguments);
 }
 

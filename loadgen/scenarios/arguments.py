@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from loadgen.scenario import Call, scenario
+import os
+
+from loadgen.scenario import Call, scenario, succeeds
 from loadgen.setup import PAGE, Setup
 from loadgen.structures import IoVector
 
 AT_FDCWD = -100
+AT_REMOVEDIR = 0x200
 NOWHERE = 64  # an address in the first page, which no process may map
 PATH_MAX = 4096
 SIGNAL_SET = 8  # bytes
@@ -20,6 +23,11 @@ SIGUSR1 = 10
 )
 def rt_sigaction_efault(setup: Setup) -> Call:
     return Call("rt_sigaction", SIGUSR1, NOWHERE, None, SIGNAL_SET)
+
+
+@succeeds(rt_sigaction_efault)
+def ask_for_an_action(setup: Setup) -> Call:
+    return Call("rt_sigaction", SIGUSR1, None, None, SIGNAL_SET)
 
 
 @scenario(
@@ -43,6 +51,14 @@ def readv_einval(setup: Setup) -> Call:
     return Call("readv", reading, vectors, len(vectors))
 
 
+@succeeds(readv_einval, anew=True)
+def read_into_three_buffers(setup: Setup) -> Call:
+    reading, writing = setup.pipe()
+    os.write(writing, bytes(48))
+    address = setup.anonymous_memory(PAGE)
+    return Call("readv", reading, (IoVector * 3)(*[IoVector(address, 16)] * 3), 3)
+
+
 @scenario(
     "mkdirat-enametoolong",
     "ENAMETOOLONG",
@@ -51,3 +67,9 @@ def readv_einval(setup: Setup) -> Call:
 )
 def mkdirat_enametoolong(setup: Setup) -> Call:
     return Call("mkdirat", AT_FDCWD, "/" + "a" * PATH_MAX, 0o755)
+
+
+@succeeds(mkdirat_enametoolong)
+def make_a_directory(setup: Setup) -> Call:
+    path = f"{setup.directory()}/made"
+    return Call("mkdirat", AT_FDCWD, path, 0o755, undo=Call("unlinkat", AT_FDCWD, path, AT_REMOVEDIR))

@@ -8,12 +8,14 @@ import select
 
 from loadgen.faults import before_forbidden
 from loadgen.messages import PollDescriptor
-from loadgen.scenario import Call, scenario
+from loadgen.scenario import RESULT, Call, scenario, succeeds
 from loadgen.setup import Setup
 from loadgen.structures import EpollEvent, ITimerSpec
 
 CLOCK_MONOTONIC = 1
 EPOLL_CTL_ADD = 1
+EPOLL_CTL_DEL = 2
+IN_MODIFY = 2
 FUTEX_WAIT_PRIVATE = 128
 POLL_ON_STACK = 30  # descriptors that poll copies first, to its stack: what fits 256 bytes with a header of 16
 EVENTFD_MOST = 2**64 - 2
@@ -30,6 +32,13 @@ def timerfd_settime_einval(setup: Setup) -> Call:
     return Call("timerfd_settime", timer, 0, ITimerSpec(value_nanoseconds=1_000_000_000), None)
 
 
+@succeeds(timerfd_settime_einval)
+def set_a_timer(setup: Setup) -> Call:
+    libc = ctypes.CDLL(None)
+    timer = setup.owned(libc.timerfd_create(CLOCK_MONOTONIC, os.O_CLOEXEC))
+    return Call("timerfd_settime", timer, 0, ITimerSpec(value_nanoseconds=999_999_999), None)
+
+
 @scenario(
     "epoll-ctl-eexist",
     "EEXIST",
@@ -43,6 +52,16 @@ def epoll_ctl_eexist(setup: Setup) -> Call:
     return Call("epoll_ctl", polling.fileno(), EPOLL_CTL_ADD, reading, EpollEvent(select.EPOLLIN, reading))
 
 
+@succeeds(epoll_ctl_eexist)
+def add_to_the_set(setup: Setup) -> Call:
+    reading, _ = setup.pipe()
+    polling = select.epoll()
+    setup.at_end(polling.close)
+    event = EpollEvent(select.EPOLLIN, reading)
+    remove = Call("epoll_ctl", polling.fileno(), EPOLL_CTL_DEL, reading, event)
+    return Call("epoll_ctl", polling.fileno(), EPOLL_CTL_ADD, reading, event, undo=remove)
+
+
 @scenario(
     "inotify-add-watch-einval",
     "EINVAL",
@@ -52,6 +71,14 @@ def inotify_add_watch_einval(setup: Setup) -> Call:
     libc = ctypes.CDLL(None)
     watching = setup.owned(libc.inotify_init1(os.O_CLOEXEC))
     return Call("inotify_add_watch", watching, setup.directory(), 0)
+
+
+@succeeds(inotify_add_watch_einval)
+def watch_a_directory(setup: Setup) -> Call:
+    libc = ctypes.CDLL(None)
+    watching = setup.owned(libc.inotify_init1(os.O_CLOEXEC))
+    remove = Call("inotify_rm_watch", watching, RESULT)
+    return Call("inotify_add_watch", watching, setup.directory(), IN_MODIFY, undo=remove)
 
 
 @scenario(
@@ -73,6 +100,13 @@ def epoll_wait_einval(setup: Setup) -> Call:
     return Call("epoll_wait", reading, EpollEvent(), 1, 0)
 
 
+@succeeds(epoll_wait_einval)
+def wait_for_nothing(setup: Setup) -> Call:
+    polling = select.epoll()
+    setup.at_end(polling.close)
+    return Call("epoll_wait", polling.fileno(), EpollEvent(), 1, 0)
+
+
 @scenario(
     "poll-efault",
     "EFAULT",
@@ -84,6 +118,12 @@ def poll_efault(setup: Setup) -> Call:
     return Call("poll", before_forbidden(setup, first), POLL_ON_STACK + 1, 0)
 
 
+@succeeds(poll_efault)
+def poll_readable_memory(setup: Setup) -> Call:
+    descriptors = bytes(PollDescriptor(-1)) * (POLL_ON_STACK + 1)
+    return Call("poll", before_forbidden(setup, descriptors), POLL_ON_STACK + 1, 0)
+
+
 @scenario(
     "write-eagain",
     "EAGAIN",
@@ -93,4 +133,10 @@ def poll_efault(setup: Setup) -> Call:
 def write_eagain(setup: Setup) -> Call:
     counter = setup.owned(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
     os.eventfd_write(counter, EVENTFD_MOST)
+    return Call("write", counter, ctypes.c_uint64(1), 8)
+
+
+@succeeds(write_eagain)
+def count_up(setup: Setup) -> Call:
+    counter = setup.owned(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
     return Call("write", counter, ctypes.c_uint64(1), 8)

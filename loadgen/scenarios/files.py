@@ -5,13 +5,15 @@ from __future__ import annotations
 import ctypes
 import os
 
-from loadgen.scenario import Call, scenario
+from loadgen.scenario import RESULT, Call, scenario, succeeds
 from loadgen.setup import PAGE, Setup
 
 AT_FDCWD = -100
 AT_REMOVEDIR = 0x200
 RENAME_NOREPLACE = 1
 TCGETS = 0x5401
+FIONREAD = 0x541B
+A_FREE_NUMBER = 200  # for a descriptor
 NO_DESCRIPTOR = 1_000_000  # never opened here
 
 
@@ -22,6 +24,12 @@ NO_DESCRIPTOR = 1_000_000  # never opened here
 )
 def openat_enoent(setup: Setup) -> Call:
     return Call("openat", AT_FDCWD, "/whyerrno-nonexistent/file", os.O_RDONLY, 0)
+
+
+@succeeds(openat_enoent)
+def open_a_file(setup: Setup) -> Call:
+    setup.subdirectory("there")
+    return Call("openat", AT_FDCWD, setup.file("there/file"), os.O_RDONLY, 0, undo=Call("close", RESULT))
 
 
 @scenario(
@@ -37,6 +45,14 @@ def openat_eacces(setup: Setup) -> Call:
     return Call("openat", AT_FDCWD, "closed", os.O_RDONLY, 0)
 
 
+@succeeds(openat_eacces)
+def open_what_may_be_read(setup: Setup) -> Call:
+    setup.enter_directory()
+    setup.file("open")
+    setup.unprivileged()
+    return Call("openat", AT_FDCWD, "open", os.O_RDONLY, 0, undo=Call("close", RESULT))
+
+
 @scenario(
     "openat-emfile",
     "EMFILE",
@@ -49,6 +65,11 @@ def openat_emfile(setup: Setup) -> Call:
     return Call("openat", AT_FDCWD, "/", os.O_RDONLY, 0)
 
 
+@succeeds(openat_emfile)
+def open_one_more(setup: Setup) -> Call:
+    return Call("openat", AT_FDCWD, "/", os.O_RDONLY, 0, undo=Call("close", RESULT))
+
+
 @scenario(
     "read-eisdir",
     "EISDIR",
@@ -59,6 +80,13 @@ def read_eisdir(setup: Setup) -> Call:
     return Call("read", descriptor, ctypes.create_string_buffer(16), 16)
 
 
+@succeeds(read_eisdir)
+def read_a_file(setup: Setup) -> Call:
+    descriptor = setup.open(setup.file("plain", b"content"), os.O_RDONLY)
+    rewind = Call("lseek", descriptor, 0, os.SEEK_SET)
+    return Call("read", descriptor, ctypes.create_string_buffer(16), 16, undo=rewind)
+
+
 @scenario(
     "write-ebadf",
     "EBADF",
@@ -66,6 +94,12 @@ def read_eisdir(setup: Setup) -> Call:
 )
 def write_ebadf(setup: Setup) -> Call:
     return Call("write", setup.open(setup.file("read-only"), os.O_RDONLY), b"x", 1)
+
+
+@succeeds(write_ebadf)
+def write_where_one_may(setup: Setup) -> Call:
+    descriptor = setup.open(setup.file("writable"), os.O_RDWR)
+    return Call("write", descriptor, b"x", 1, undo=Call("lseek", descriptor, 0, os.SEEK_SET))
 
 
 @scenario(
@@ -78,6 +112,11 @@ def lseek_espipe(setup: Setup) -> Call:
     return Call("lseek", reading, 0, os.SEEK_SET)
 
 
+@succeeds(lseek_espipe)
+def seek_in_a_file(setup: Setup) -> Call:
+    return Call("lseek", setup.open(setup.file("plain"), os.O_RDONLY), 0, os.SEEK_SET)
+
+
 @scenario(
     "ioctl-enotty",
     "ENOTTY",
@@ -87,6 +126,11 @@ def ioctl_enotty(setup: Setup) -> Call:
     return Call("ioctl", setup.open(setup.file("plain"), os.O_RDONLY), TCGETS, ctypes.create_string_buffer(64))
 
 
+@succeeds(ioctl_enotty)
+def ask_what_a_file_answers(setup: Setup) -> Call:
+    return Call("ioctl", setup.open(setup.file("plain"), os.O_RDONLY), FIONREAD, ctypes.c_int())
+
+
 @scenario(
     "fcntl-ebadf",
     "EBADF",
@@ -94,6 +138,12 @@ def ioctl_enotty(setup: Setup) -> Call:
 )
 def fcntl_ebadf(setup: Setup) -> Call:
     return Call("fcntl", NO_DESCRIPTOR, 1)  # F_GETFD
+
+
+@succeeds(fcntl_ebadf)
+def ask_for_the_flags(setup: Setup) -> Call:
+    reading, _ = setup.pipe()
+    return Call("fcntl", reading, 1)  # F_GETFD
 
 
 @scenario(
@@ -106,6 +156,12 @@ def dup3_einval(setup: Setup) -> Call:
     return Call("dup3", reading, reading, 0)
 
 
+@succeeds(dup3_einval)
+def make_a_duplicate(setup: Setup) -> Call:
+    reading, _ = setup.pipe()
+    return Call("dup3", reading, A_FREE_NUMBER, 0, undo=Call("close", RESULT))
+
+
 @scenario(
     "pipe2-einval",
     "EINVAL",
@@ -115,6 +171,19 @@ def pipe2_einval(setup: Setup) -> Call:
     return Call("pipe2", (ctypes.c_int * 2)(), os.O_APPEND)
 
 
+@succeeds(pipe2_einval, anew=True)
+def make_a_pipe(setup: Setup) -> Call:
+    ends = (ctypes.c_int * 2)(-1, -1)
+
+    def close() -> None:
+        for end in ends:
+            if end >= 0:
+                os.close(end)
+
+    setup.at_end(close)
+    return Call("pipe2", ends, os.O_CLOEXEC)
+
+
 @scenario(
     "unlinkat-enotdir",
     "ENOTDIR",
@@ -122,6 +191,12 @@ def pipe2_einval(setup: Setup) -> Call:
 )
 def unlinkat_enotdir(setup: Setup) -> Call:
     return Call("unlinkat", AT_FDCWD, setup.file("plain"), AT_REMOVEDIR)
+
+
+@succeeds(unlinkat_enotdir)
+def remove_a_directory(setup: Setup) -> Call:
+    path = setup.subdirectory("directory")
+    return Call("unlinkat", AT_FDCWD, path, AT_REMOVEDIR, undo=Call("mkdirat", AT_FDCWD, path, 0o755))
 
 
 @scenario(
@@ -135,6 +210,12 @@ def unlinkat_enotempty(setup: Setup) -> Call:
     return Call("unlinkat", AT_FDCWD, path, AT_REMOVEDIR)
 
 
+@succeeds(unlinkat_enotempty)
+def remove_an_empty_directory(setup: Setup) -> Call:
+    path = setup.subdirectory("empty")
+    return Call("unlinkat", AT_FDCWD, path, AT_REMOVEDIR, undo=Call("mkdirat", AT_FDCWD, path, 0o755))
+
+
 @scenario(
     "renameat2-eexist",
     "EEXIST",
@@ -142,6 +223,13 @@ def unlinkat_enotempty(setup: Setup) -> Call:
 )
 def renameat2_eexist(setup: Setup) -> Call:
     return Call("renameat2", AT_FDCWD, setup.file("old"), AT_FDCWD, setup.file("new"), RENAME_NOREPLACE)
+
+
+@succeeds(renameat2_eexist)
+def rename_to_a_free_name(setup: Setup) -> Call:
+    old, new = setup.file("old"), f"{setup.directory()}/new"
+    back = Call("renameat2", AT_FDCWD, new, AT_FDCWD, old, RENAME_NOREPLACE)
+    return Call("renameat2", AT_FDCWD, old, AT_FDCWD, new, RENAME_NOREPLACE, undo=back)
 
 
 @scenario(
@@ -155,6 +243,12 @@ def copy_file_range_einval(setup: Setup) -> Call:
     return Call("copy_file_range", descriptor, ctypes.c_int64(0), descriptor, ctypes.c_int64(PAGE), 2 * PAGE, 0)
 
 
+@succeeds(copy_file_range_einval, anew=True)
+def copy_without_overlap(setup: Setup) -> Call:
+    descriptor = setup.open(setup.file("copied", bytes(4 * PAGE)), os.O_RDWR)
+    return Call("copy_file_range", descriptor, ctypes.c_int64(0), descriptor, ctypes.c_int64(2 * PAGE), PAGE, 0)
+
+
 @scenario(
     "linkat-exdev",
     "EXDEV",
@@ -163,6 +257,13 @@ def copy_file_range_einval(setup: Setup) -> Call:
 )
 def linkat_exdev(setup: Setup) -> Call:
     return Call("linkat", AT_FDCWD, "/proc/version", AT_FDCWD, f"{setup.directory()}/link", 0)
+
+
+@succeeds(linkat_exdev)
+def link_within_a_directory(setup: Setup) -> Call:
+    link = f"{setup.directory()}/link"
+    remove = Call("unlinkat", AT_FDCWD, link, 0)
+    return Call("linkat", AT_FDCWD, setup.file("linked"), AT_FDCWD, link, 0, undo=remove)
 
 
 @scenario(
@@ -183,3 +284,10 @@ def fgetxattr_enodata(setup: Setup) -> Call:
 )
 def write_einval(setup: Setup) -> Call:
     return Call("write", setup.open("/proc/self/oom_score_adj", os.O_WRONLY), b"x", 1)
+
+
+@succeeds(write_einval)
+def write_a_number(setup: Setup) -> Call:
+    descriptor = setup.open("/proc/self/oom_score_adj", os.O_RDWR)
+    present = os.pread(descriptor, 16, 0).strip()
+    return Call("write", descriptor, present, len(present))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from loadgen.scenario import RESULT, Call, scenario
+from loadgen.scenario import RESULT, Call, scenario, succeeds
 from loadgen.setup import PAGE, Setup
 from loadgen.structures import IoUringParams
 
 PROT_READ_WRITE = 3
 MAP_ANONYMOUS = 0x20
+MAP_PRIVATE = 0x2
+MADV_DONTNEED = 4
+MFD_CLOEXEC = 0x1
+MREMAP_MAYMOVE = 1
+FEW_ENTRIES = 8
 MADV_GUARD_INSTALL = 102  # since Linux 6.13
 MFD_EXEC = 0x10  # since Linux 6.3
 IORING_MAX_ENTRIES = 32768
@@ -31,6 +36,13 @@ def io_uring_setup_enomem(setup: Setup) -> Call:
     return Call("io_uring_setup", IORING_MAX_ENTRIES, IoUringParams(), undo=Call("close", RESULT))
 
 
+@succeeds(io_uring_setup_enomem)
+def set_up_a_small_ring(setup: Setup) -> Call:
+    # In a cgroup too, but one with room for the rings that were closed and are not yet freed.
+    setup.memory_cgroup(memory_max="64M")
+    return Call("io_uring_setup", FEW_ENTRIES, IoUringParams(), undo=Call("close", RESULT))
+
+
 @scenario(
     "io-uring-setup-einval",
     "EINVAL",
@@ -41,6 +53,11 @@ def io_uring_setup_einval(setup: Setup) -> Call:
     return Call("io_uring_setup", IORING_MAX_ENTRIES + 1, IoUringParams())
 
 
+@succeeds(io_uring_setup_einval)
+def set_up_few_entries(setup: Setup) -> Call:
+    return Call("io_uring_setup", FEW_ENTRIES, IoUringParams(), undo=Call("close", RESULT))
+
+
 @scenario(
     "mmap-einval",
     "EINVAL",
@@ -49,6 +66,12 @@ def io_uring_setup_einval(setup: Setup) -> Call:
 )
 def mmap_einval(setup: Setup) -> Call:
     return Call("mmap", None, PAGE, PROT_READ_WRITE, MAP_ANONYMOUS, -1, 0)
+
+
+@succeeds(mmap_einval)
+def map_private_memory(setup: Setup) -> Call:
+    flags = MAP_ANONYMOUS | MAP_PRIVATE
+    return Call("mmap", None, PAGE, PROT_READ_WRITE, flags, -1, 0, undo=Call("munmap", RESULT, PAGE))
 
 
 @scenario(
@@ -65,6 +88,14 @@ def mlock_enomem(setup: Setup) -> Call:
     return Call("mlock", address, size)
 
 
+@succeeds(mlock_enomem)
+def lock_one_page(setup: Setup) -> Call:
+    address = setup.anonymous_memory(PAGE)
+    setup.limit("RLIMIT_MEMLOCK", PAGE)
+    setup.unprivileged()
+    return Call("mlock", address, PAGE, undo=Call("munlock", address, PAGE))
+
+
 @scenario(
     "madvise-einval",
     "EINVAL",
@@ -74,6 +105,11 @@ def mlock_enomem(setup: Setup) -> Call:
 )
 def madvise_einval(setup: Setup) -> Call:
     return Call("madvise", setup.anonymous_memory(PAGE), PAGE, MADV_GUARD_INSTALL)
+
+
+@succeeds(madvise_einval)
+def give_an_old_advice(setup: Setup) -> Call:
+    return Call("madvise", setup.anonymous_memory(PAGE), PAGE, MADV_DONTNEED)
 
 
 @scenario(
@@ -86,6 +122,11 @@ def memfd_create_einval(setup: Setup) -> Call:
     return Call("memfd_create", "whyerrno", MFD_EXEC)
 
 
+@succeeds(memfd_create_einval)
+def make_a_memory_file(setup: Setup) -> Call:
+    return Call("memfd_create", "whyerrno", MFD_CLOEXEC, undo=Call("close", RESULT))
+
+
 @scenario(
     "mremap-einval",
     "EINVAL",
@@ -94,6 +135,12 @@ def memfd_create_einval(setup: Setup) -> Call:
 def mremap_einval(setup: Setup) -> Call:
     address = setup.anonymous_memory(PAGE)
     return Call("mremap", address, PAGE, PAGE, MREMAP_FIXED, address)
+
+
+@succeeds(mremap_einval)
+def move_nothing(setup: Setup) -> Call:
+    address = setup.anonymous_memory(PAGE)
+    return Call("mremap", address, PAGE, PAGE, MREMAP_MAYMOVE)
 
 
 @scenario(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 
-from loadgen.scenario import Call, scenario
+from loadgen.scenario import Call, scenario, succeeds
 from loadgen.setup import Setup
 from loadgen.structures import SockaddrIn
 
@@ -37,6 +37,13 @@ def setns_eperm(setup: Setup) -> Call:
 def connect_enetunreach(setup: Setup) -> Call:
     enter_new_network(setup)
     return Call("connect", setup.udp_socket().fileno(), ELSEWHERE, ctypes.sizeof(ELSEWHERE))
+
+
+@succeeds(connect_enetunreach)
+def connect_to_oneself(setup: Setup) -> Call:
+    enter_new_network(setup)
+    address = SockaddrIn.loopback(9)
+    return Call("connect", setup.udp_socket().fileno(), address, ctypes.sizeof(address))
 
 
 def enter_new_network(setup: Setup) -> None:

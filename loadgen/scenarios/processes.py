@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
 
-from loadgen.scenario import Call, scenario
+from loadgen.scenario import RESULT, Call, scenario, succeeds
 from loadgen.setup import PAGE, Setup
 from loadgen.structures import (
     BpfMapAttributes,
@@ -19,10 +20,12 @@ from loadgen.structures import (
 NO_PROCESS = 0x3FFFFFFF  # above the greatest pid_max
 INIT = 1
 CLONE_FS = 0x200
+CLONE_FILES = 0x400
 CLONE_NEWNS = 0x20000
 PTRACE_ATTACH = 16
 PR_SET_NO_NEW_PRIVS = 38
 UNKNOWN_POLICY = 99
+SCHED_OTHER = 0
 KEYCTL_REVOKE = 3
 NO_KEY = 0x7FFFFFF0
 BPF_MAP_CREATE = 0
@@ -54,6 +57,12 @@ def unshare_eperm(setup: Setup) -> Call:
     return Call("unshare", CLONE_NEWNS)
 
 
+@succeeds(unshare_eperm)
+def unshare_what_is_not_shared(setup: Setup) -> Call:
+    setup.unprivileged()
+    return Call("unshare", CLONE_FILES)
+
+
 @scenario(
     "bpf-eperm",
     "EPERM",
@@ -63,6 +72,12 @@ def bpf_eperm(setup: Setup) -> Call:
     attributes = BpfMapAttributes(map_type=BPF_MAP_TYPE_ARRAY, key_size=4, value_size=4, max_entries=1)
     setup.unprivileged()
     return Call("bpf", BPF_MAP_CREATE, attributes, ctypes.sizeof(attributes))
+
+
+@succeeds(bpf_eperm)
+def make_a_map_as_root(setup: Setup) -> Call:
+    attributes = BpfMapAttributes(map_type=BPF_MAP_TYPE_ARRAY, key_size=4, value_size=4, max_entries=1)
+    return Call("bpf", BPF_MAP_CREATE, attributes, ctypes.sizeof(attributes), undo=Call("close", RESULT))
 
 
 @scenario(
@@ -84,6 +99,11 @@ def prctl_einval(setup: Setup) -> Call:
     return Call("prctl", PR_SET_NO_NEW_PRIVS, 1, 1, 0, 0)
 
 
+@succeeds(prctl_einval)
+def give_up_new_privileges(setup: Setup) -> Call:
+    return Call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
 @scenario(
     "clone3-einval",
     "EINVAL",
@@ -101,6 +121,11 @@ def clone3_einval(setup: Setup) -> Call:
 )
 def kill_esrch(setup: Setup) -> Call:
     return Call("kill", NO_PROCESS, 0)
+
+
+@succeeds(kill_esrch)
+def find_oneself(setup: Setup) -> Call:
+    return Call("kill", os.getpid(), 0)
 
 
 @scenario(
@@ -121,6 +146,11 @@ def sched_setscheduler_einval(setup: Setup) -> Call:
     return Call("sched_setscheduler", 0, UNKNOWN_POLICY, SchedulingParameter(priority=0))
 
 
+@succeeds(sched_setscheduler_einval)
+def keep_the_usual_policy(setup: Setup) -> Call:
+    return Call("sched_setscheduler", 0, SCHED_OTHER, SchedulingParameter(priority=0))
+
+
 @scenario(
     "keyctl-enokey",
     "ENOKEY",
@@ -139,6 +169,14 @@ def prlimit64_einval(setup: Setup) -> Call:
     return Call("prlimit64", 0, RLIMIT_NOFILE, ResourceLimit(soft=64, hard=32), None)
 
 
+@succeeds(prlimit64_einval)
+def keep_the_limit(setup: Setup) -> Call:
+    import resource
+
+    soft, hard = resource.getrlimit(RLIMIT_NOFILE)
+    return Call("prlimit64", 0, RLIMIT_NOFILE, ResourceLimit(soft=soft, hard=hard), None)
+
+
 @scenario(
     "capset-eperm",
     "EPERM",
@@ -147,6 +185,13 @@ def prlimit64_einval(setup: Setup) -> Call:
 )
 def capset_eperm(setup: Setup) -> Call:
     return Call("capset", CapabilityHeader(CAPABILITY_VERSION_3, 0), CapabilityData(effective=CAP_CHOWN))
+
+
+@succeeds(capset_eperm)
+def keep_the_capabilities(setup: Setup) -> Call:
+    header, data = CapabilityHeader(CAPABILITY_VERSION_3, 0), CapabilityData()
+    ctypes.CDLL(None).capget(ctypes.byref(header), ctypes.byref(data))
+    return Call("capset", header, data)
 
 
 @scenario(
@@ -159,6 +204,14 @@ def process_vm_readv_eperm(setup: Setup) -> Call:
     local, remote = IoVector(setup.anonymous_memory(PAGE), 8), IoVector(PAGE, 8)
     setup.unprivileged()
     return Call("process_vm_readv", INIT, local, 1, remote, 1, 0)
+
+
+@succeeds(process_vm_readv_eperm)
+def read_ones_own_memory(setup: Setup) -> Call:
+    address = setup.anonymous_memory(PAGE)
+    local, remote = IoVector(address, 8), IoVector(address + 8, 8)
+    setup.unprivileged()
+    return Call("process_vm_readv", os.getpid(), local, 1, remote, 1, 0)
 
 
 @scenario(
@@ -179,3 +232,9 @@ def rt_sigqueueinfo_eperm(setup: Setup) -> Call:
 )
 def sched_setaffinity_einval(setup: Setup) -> Call:
     return Call("sched_setaffinity", 0, 128, ctypes.create_string_buffer(128))
+
+
+@succeeds(sched_setaffinity_einval)
+def keep_the_processors(setup: Setup) -> Call:
+    present = sum(1 << cpu for cpu in os.sched_getaffinity(0))
+    return Call("sched_setaffinity", 0, 128, present.to_bytes(128, "little"))
