@@ -5,8 +5,9 @@
      "event": "auto", "loop_library": "/whyerrno/loop.so", "kernel_text": true}
 
 Either `scenario` names one of loadgen's, or `program` is the argument list of somebody's own program.
-Five more may be given:
+Six more may be given:
 
+    "variant"         of the scenario: "failure", or "success", where the same call succeeds
     "seconds"         of sampling, at most; 0: none at all, and no perf.data
     "looks"           seconds of sampling, rising, after which perf.data is made good so far and {"sampled": S} is said
     "replay_seconds"  that the load runs on without samples, at most, after the first look (without looks, at the
@@ -41,6 +42,7 @@ class Job:
         self.frequency = int(_number(fields, "frequency", 1, MOST_FREQUENCY))
         self.event = _text(fields, "event", "auto")
         self.scenario = _text(fields, "scenario", "")
+        self.variant = _text(fields, "variant", "failure")
         self.program = _arguments(fields)
         self.loop_library = _text(fields, "loop_library", "")
         self.kernel_text = bool(fields.get("kernel_text", True))

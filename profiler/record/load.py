@@ -43,7 +43,7 @@ class ScenarioLoad:
             "--result",
             self._result,
         ]
-        argv += ["--counter", counter]
+        argv += ["--counter", counter, "--variant", job.variant]
         argv += ["--loop", job.loop_library] if job.loop_library else []
         try:
             self._child = spawn(argv, env=_environment(), stdin=stdin, stdout=stdout)
