@@ -298,6 +298,7 @@ class EvidenceNote:
     seconds: float
     state: RungState = RungState.TAKEN
     overhead: float | None = None  # share of its rate that the load lost meanwhile; None where not measured
+    disagrees: str = ""  # with another rung: with which and on what, in words
 
 
 @dataclass(frozen=True, slots=True)
