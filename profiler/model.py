@@ -154,6 +154,27 @@ class ExecutionLog:
     decode_errors: tuple[DecodeError, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ProbeHits:
+    """What kprobes in the load's threads saw: row i is one hit, each thread's rows in the order of execution.
+
+    Addresses are those of the running kernel. Row i holds the state before instruction i, or, for a return
+    probe, the state on return of the function at that address.
+    """
+
+    address: NDArray[np.uint64]  # (n,) of the probe
+    is_return: NDArray[np.bool_]  # (n,)
+    registers: NDArray[np.uint64]  # (n, 16), in the order of LOGGED_REGISTERS
+    flags: NDArray[np.uint32]  # (n,), RFLAGS
+    thread: NDArray[np.int32]  # (n,)
+    time: NDArray[np.uint64]  # (n,) ns
+    attached: frozenset[int]  # instructions that were probed, hit or not
+    refused: dict[int, str]  # address → why the kernel did not let it be probed
+    lost: int  # hits that were not recorded
+    attached_returns: frozenset[int] = frozenset()  # functions whose return was probed
+    decode_errors: tuple[DecodeError, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class LoadResult:
     """What the load, or the counting of somebody's own program, saw. Written as load.json."""
