@@ -28,6 +28,8 @@ SETTINGS = {
     "ftrace_enabled": "/proc/sys/kernel/ftrace_enabled",
 }
 
+_PF_EXITING = 0x4  # include/linux/sched.h: closing its descriptors, which takes long with many probes
+
 _notes: dict[int, list[object]] = {}
 _last = [0]
 
@@ -103,7 +105,8 @@ def started(pid: int) -> int:
             fields = file.read().rpartition(b")")[2].split()
     except OSError:
         return 0
-    return 0 if fields[0] in (b"Z", b"X", b"x") else int(fields[19])  # the third and the 22nd of proc(5)
+    ended = fields[0] in (b"Z", b"X", b"x") or int(fields[6]) & _PF_EXITING
+    return 0 if ended else int(fields[19])  # state, flags and start are the 3rd, 9th and 22nd of proc(5)
 
 
 # ---- undoing ----

@@ -1,6 +1,13 @@
-"""The threads of the load: of a process and all that it has started, as /proc tells."""
+"""The threads of the load: of a process and all that it has started, as /proc tells; and stopping them for a moment."""
 
+import contextlib
 import os
+import signal
+import time
+
+from profiler.record import journal
+
+STOP_SECONDS = 0.5  # that a process may take to stop: it is done with its system call first
 
 
 def of(pid: int) -> list[int]:
@@ -23,9 +30,47 @@ def tree(pid: int) -> list[int]:
 
 
 def busiest(threads: list[int], count: int) -> list[int]:
-    """The `count` threads that have had most CPU time; those that ended are left out."""
-    spent = {thread: seconds for thread in threads if (seconds := _cpu_ticks(thread)) is not None}
-    return sorted(spent, key=lambda thread: -spent[thread])[:count]
+    """The threads that have had most CPU time, `count` at most, without those that are idle beside these."""
+    spent = {thread: ticks for thread in threads if (ticks := _cpu_ticks(thread)) is not None}
+    least = max(spent.values(), default=0) // 20
+    return [thread for thread in sorted(spent, key=lambda thread: -spent[thread]) if spent[thread] >= least][:count]
+
+
+class Stopped:
+    """A process and its descendants, stopped by SIGSTOP; on record, so that they run again whatever happens."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._note: int | None = None
+
+    def __enter__(self) -> "Stopped":
+        self.stop()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.go_on()
+
+    def stop(self) -> None:
+        """Nothing where they stand still already; those that cannot be stopped run on."""
+        if self._note is not None:
+            return
+        processes = tree(self._pid)
+        self._note = journal.note("stopped", [[process, journal.started(process)] for process in processes])
+        for process in processes:
+            with contextlib.suppress(OSError):
+                os.kill(process, signal.SIGSTOP)
+        deadline = time.monotonic() + STOP_SECONDS
+        while not all(map(_stands_still, processes)) and time.monotonic() < deadline:
+            time.sleep(0.002)
+
+    def go_on(self) -> None:
+        journal.put_back(self._note)
+        self._note = None
+
+
+def _stands_still(pid: int) -> bool:
+    fields = _stat(f"/proc/{pid}/stat")
+    return not fields or fields[0] in (b"T", b"t", b"Z", b"X")
 
 
 def _threads(pid: int) -> list[int]:
