@@ -2,12 +2,15 @@
 
 A signal that can be caught is dealt with by the recorder itself. SIGKILL is not, so a forked guardian holds the reading
 end of a pipe whose only writer is the recorder: when that end closes, the recorder is gone, and every process group
-still on the list is ended (perf by SIGINT, so that it lets go of its events in order).
+still on the list is ended (perf by SIGINT, so that it lets go of its events in order), and what stands in the
+recorder's journal is undone.
 """
 
 import os
 import signal
 import time
+
+from profiler.record import journal
 
 
 class Guardian:
@@ -15,9 +18,10 @@ class Guardian:
 
     def __init__(self) -> None:
         reading, self._writing = os.pipe()
+        recorder = os.getpid()
         self._pid = os.fork()
         if self._pid == 0:
-            _watch(reading)
+            _watch(reading, recorder)
         os.close(reading)
 
     def guard(self, group: int) -> None:
@@ -32,7 +36,7 @@ class Guardian:
             self._writing = -1
 
 
-def _watch(reading: int) -> None:
+def _watch(reading: int, recorder: int) -> None:
     """Never returns. Keeps no descriptor but `reading`, so that nobody waits for the guardian's copies to close."""
     try:
         os.setsid()
@@ -49,6 +53,7 @@ def _watch(reading: int) -> None:
         words = lines.split()
         if b"done" not in words:
             end_groups([int(word) for word in words])
+            journal.undo_leftovers(ended=recorder)
     finally:
         os._exit(0)
 
@@ -57,6 +62,7 @@ def end_groups(groups: list[int], *, grace: float = 3.0) -> None:
     """SIGINT to each group, SIGKILL to those that are still there after `grace` seconds."""
     for group in groups:
         _send(group, signal.SIGINT)
+        _send(group, signal.SIGCONT)  # a load may have been stopped while probes are put on
     deadline = time.monotonic() + grace
     while time.monotonic() < deadline and any(_send(group, 0) for group in groups):
         time.sleep(0.05)

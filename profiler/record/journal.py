@@ -74,6 +74,22 @@ def put_back(number: int | None) -> None:
         forget(number)
 
 
+class Changed:
+    """Some of SETTINGS with other values, from `with` to its end; those that cannot be changed stay as they are."""
+
+    def __init__(self, values: dict[str, str]) -> None:
+        self._values = values
+        self._numbers: list[int | None] = []
+
+    def __enter__(self) -> "Changed":
+        self._numbers = [change(name, value) for name, value in self._values.items()]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._numbers:
+            put_back(self._numbers.pop())
+
+
 def put_all_back() -> list[str]:
     """Undo whatever this process still has on record, the last first. Returns what could not be undone."""
     problems = []

@@ -51,26 +51,18 @@ def carry_out(order: Mapping[str, object], number: int, place: Place) -> dict[st
         raise RecordError("the load has ended: there is nothing to probe")
     _allow_descriptors(len(wanted) * len(chosen))
     events = Events(kind, wanted, chosen)
-    settings = _settings(bool(order.get("ours")), len(wanted) * len(chosen))
-    changed = [journal.change(name, value) for name, value in settings.items()]
-    stopped = threads.Stopped(load)
-    try:
-        stopped.stop()
-        ring_size = perf_event.ring_size(rows * 5 // 4, RING_BYTES // len(chosen))
-        events.open(ring_size)
-        perf_event.enable_all()
-        stopped.go_on()
-        took = _let_run(events, place, seconds, min(rows, ring_size * 9 // 10 // perf_event.RECORD_BYTES))
-        stopped.stop()
-        perf_event.disable_all()
-        return events.write(f"{place.out}/probes-{number}", took)
-    finally:
+    with journal.Changed(quick_settings(order, len(wanted) * len(chosen))), threads.Stopped(load) as stopped:
         try:
-            events.close()
-        finally:
+            ring_size = perf_event.ring_size(rows * 5 // 4, RING_BYTES // len(chosen))
+            events.open(ring_size)
+            perf_event.enable_all()
             stopped.go_on()
-            for note in reversed(changed):
-                journal.put_back(note)
+            took = _let_run(events, place, seconds, min(rows, ring_size * 9 // 10 // perf_event.RECORD_BYTES))
+            stopped.stop()
+            perf_event.disable_all()
+            return events.write(f"{place.out}/probes-{number}", took)
+        finally:
+            events.close()
 
 
 class Events:
@@ -158,9 +150,9 @@ def _let_run(events: Events, place: Place, seconds: float, rows: int) -> float:
     return time.monotonic() - started
 
 
-def _settings(ours: bool, events: int) -> dict[str, str]:
+def quick_settings(order: Mapping[str, object], events: int) -> dict[str, str]:
     """A probe that was optimized into a jump takes far longer to put on and take off, and gains little here."""
-    if ours:
+    if order.get("ours"):
         return {"kprobes-optimization": "0", "rcu_expedited": "1"}
     return {"rcu_expedited": "1"} if events > MANY else {}
 
