@@ -33,6 +33,7 @@ def main(arguments: list[str]) -> int:
 def _record(arguments: list[str]) -> None:
     if len(arguments) != 2:
         raise UsageError("usage: python3 -m profiler.record JOB.json OUT_DIR")
+    from profiler.record import journal
     from profiler.record.capture import Capture
     from profiler.record.job import read_job
 
@@ -41,11 +42,14 @@ def _record(arguments: list[str]) -> None:
     os.makedirs(out, exist_ok=True)
     if os.listdir(out):
         raise UsageError(f"{arguments[1]} is not empty")
+    left = journal.undo_leftovers()
     capture = Capture(job, out, orders=os.path.dirname(os.path.abspath(arguments[0])))
+    capture.warnings += [f"left behind by a recorder that was killed, and not undone: {what}" for what in left]
     try:
         capture.record()
     finally:
         capture.close()
+        journal.put_all_back()
 
 
 def _from_os_error(error: OSError) -> RecordError:
