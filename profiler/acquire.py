@@ -75,20 +75,22 @@ Decided = Callable[[Look], bool]  # whether a look is enough
 
 def check(request: RunRequest) -> None:
     """Before anything is fetched or booted. Raises UsageError, and MissingError where the evidence cannot be had."""
-    if not request.scenario:
+    if not request.scenario and not _is_there(request):
         _program(request.program[0])
-    if EXACT in request.evidence and request.target == "local":
+    if EXACT in request.evidence and (request.target == "local" or request.target.startswith("ssh:")):
+        whose = "this machine itself" if request.target == "local" else "no guest of this machine"
         raise MissingError(
-            "exact evidence is an emulator's log, and the target is this machine itself",
+            f"exact evidence is an emulator's log, and the target is {whose}",
             hint="choose a guest, as in --target vm:6.1, or --evidence samples",
         )
 
 
 def evidence_for(request: RunRequest, target: Target) -> frozenset[str]:
     """What to take on `target`. Raises MissingError where it cannot give what was asked for."""
+    replays = target.emulated and target.spec.startswith("vm:")
     if request.evidence == evidence.AUTO:
-        return frozenset({SAMPLES, EXACT}) if target.emulated else frozenset({SAMPLES})
-    if EXACT in request.evidence and not target.emulated:
+        return frozenset({SAMPLES, EXACT}) if replays else frozenset({SAMPLES})
+    if EXACT in request.evidence and not replays:
         raise MissingError(
             f"exact evidence is an emulator's log, and the guest of {request.target} runs under KVM",
             hint=f"set {qemu.ACCELERATOR_VARIABLE}=tcg to have it emulated, or --evidence samples",
@@ -134,7 +136,7 @@ def _record(target: Target, following: _Following, partial: Path) -> None:
     files = {name if name.startswith("/") else f"/work/{name}": path for name, path in files.items()}
     if request.scenario:
         files[_GUEST_LOOP] = loop_library(lab.cache_directory())
-    else:
+    elif not _is_there(request):
         files[_GUEST_PROGRAM] = _program(request.program[0])
     modules = _modules(target, request, following.told)
     files |= {f"/modules/{name}.ko": path for name, path in modules}
@@ -160,7 +162,9 @@ def _modules(target: Target, request: RunRequest, progress: Progress) -> list[tu
     wanted = dict.fromkeys([*request.modules, *(SCENARIOS[request.scenario].modules if request.scenario else ())])
     if not target.spec.startswith("vm:") or kernel is None:
         if request.modules:
-            raise UsageError("--module is for vm: targets", hint=f"on this machine: modprobe {request.modules[0]}")
+            raise UsageError(
+                "--module is for vm: targets", hint=f"on the machine itself: modprobe {request.modules[0]}"
+            )
         return []
     return lab.loadable_modules(kernel, wanted, progress)
 
@@ -192,7 +196,9 @@ class _Following:
 
     def job(self, session: Session) -> dict[str, Any]:
         request = self.request
-        program = [session.path(_GUEST_PROGRAM), *request.program[1:]] if request.program else []
+        program = list(request.program)
+        if program and not _is_there(request):
+            program[0] = session.path(_GUEST_PROGRAM)
         return {
             "syscall": request.syscall,
             "syscall_number": NUMBERS["x86_64"][request.syscall],
@@ -315,6 +321,11 @@ def _looks(request: RunRequest) -> list[float]:
         found.append(round(seconds, 3))
         seconds *= _LOOK_GROWTH
     return found
+
+
+def _is_there(request: RunRequest) -> bool:
+    """Whether the program is one of the target's own: on an ssh host a bare name is looked up there."""
+    return request.target.startswith("ssh:") and "/" not in request.program[0]
 
 
 def _program(name: str) -> Path:

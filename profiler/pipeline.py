@@ -38,7 +38,7 @@ from profiler.parse import annotated_samples, perf_annotate, perf_data, perf_scr
 from profiler.parse import modules as loaded_modules
 from profiler.syscalls import NUMBERS
 from profiler.target import open_target
-from profiler.target.local import Local
+from profiler.target.local import installed
 
 __all__ = ["Progress", "RunRequest", "analyze", "diagnose", "find_kernel", "open_case", "read_samples", "record"]
 
@@ -317,9 +317,9 @@ def find_kernel(manifest: Manifest) -> Kernel:
     for kernel in lab.list_cached():
         if kernel.build_id == manifest.build_id:
             return kernel
-    if manifest.target == "local":
-        found = Local().kernel()
-        if found is not None and found.build_id == manifest.build_id and found.vmlinux is not None:
+    if manifest.target == "local" or manifest.target.startswith("ssh:"):
+        found = installed(manifest.release, manifest.build_id, manifest.arch, manifest.package_version)
+        if found.build_id == manifest.build_id and found.vmlinux is not None:
             return found
     kind, _, rest = manifest.target.partition(":")
     if kind == "vm" and Path(rest).is_dir() and (built := lab.from_path(Path(rest))).build_id == manifest.build_id:

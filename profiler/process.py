@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -32,6 +33,7 @@ PACKAGES = {
     "ldd": "libc-bin",
     "perf": "linux-perf (Ubuntu: linux-tools-generic)",
     "qemu-system-x86_64": "qemu-system-x86",
+    "ssh": "openssh-client",
     "xz": "xz-utils",
 }
 GRACE_SECONDS = 5.0
@@ -104,11 +106,12 @@ def started(
     log: Path,
     pass_fds: Sequence[int] = (),
     cwd: Path | None = None,
+    talks: bool = False,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A program that runs beside us and is ended, with its process group, when the block ends.
 
     It is killed by the kernel, too, when the thread that started it dies, so a SIGKILL leaves nothing running.
-    What it prints goes into `log`.
+    What it prints goes into `log`; of one that `talks` only its standard error does, and the rest are pipes.
     """
     command = [str(find(str(argv[0]))), *map(str, argv[1:])]
     if shutil.which("setpriv"):  # util-linux; a preexec_fn would not be safe beside threads
@@ -116,9 +119,9 @@ def started(
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
+            stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if talks else output,
+            stderr=output,
             start_new_session=True,
             pass_fds=tuple(pass_fds),
             cwd=cwd,
@@ -128,6 +131,91 @@ def started(
         yield process
     finally:
         end_group(process, grace=1.0)
+
+
+class Conversation:
+    """A running program that is written to and answers in lines. Writing is safe from several threads."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._writing = threading.Lock()
+        self._rest = b""
+
+    def send(self, data: bytes) -> bool:
+        """Whether it was there to be written to."""
+        assert self._process.stdin is not None
+        try:
+            with self._writing:
+                self._process.stdin.write(data)
+                self._process.stdin.flush()
+        except (OSError, ValueError):  # it ended; it was hung up
+            return False
+        return True
+
+    def line(self, seconds: float) -> bytes | None:
+        """The next line without its newline, None when there is no more; raises TimeoutError after `seconds`."""
+        assert self._process.stdout is not None
+        descriptor, deadline = self._process.stdout.fileno(), time.monotonic() + seconds
+        while b"\n" not in self._rest:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([descriptor], [], [], left)[0]:
+                raise TimeoutError
+            data = os.read(descriptor, 1 << 16)
+            if not data:
+                return None
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line
+
+    def ended(self, seconds: float = 0.0) -> bool:
+        """Whether the program has ended, or does within `seconds`."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=seconds)
+        return self._process.returncode is not None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._process.returncode
+
+    def hang_up(self) -> None:
+        """It reads the end of its input from now on."""
+        assert self._process.stdin is not None
+        with self._writing, contextlib.suppress(OSError):
+            self._process.stdin.close()
+
+
+@contextlib.contextmanager
+def conversation(argv: Sequence[str | Path], *, log: Path) -> Iterator[Conversation]:
+    """A program as `started`, to talk with; its standard error goes into `log`."""
+    with started(argv, log=log, talks=True) as process:
+        talking = Conversation(process)
+        try:
+            yield talking
+        finally:
+            talking.hang_up()
+
+
+def fed(argv: Sequence[str | Path], write: Callable[[IO[bytes]], None], *, timeout: float) -> None:
+    """Run a program whose input `write` writes. Raises ProcessError where it fails or does not end in time."""
+    command = [str(find(str(argv[0]))), *map(str, argv[1:])]
+    with _group(command, cwd=None, env=environment(), merge=True, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        alarm = threading.Timer(timeout, end_group, (process,), {"grace": GRACE_SECONDS})
+        alarm.daemon = True
+        alarm.start()
+        try:
+            with contextlib.suppress(BrokenPipeError), process.stdin as stream:
+                write(stream)
+            output = process.stdout.read() if process.stdout is not None else b""
+            process.wait()
+        finally:
+            alarm.cancel()
+    if process.returncode:
+        raise ProcessError(f"{argv[0]} failed: {_last_words(Completed(process.returncode, _text(output)))}")
 
 
 @contextlib.contextmanager
@@ -150,11 +238,11 @@ def piped(argv: Sequence[str | Path]) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def _group(
-    command: list[str], *, cwd: Path | None, env: dict[str, str], merge: bool
+    command: list[str], *, cwd: Path | None, env: dict[str, str], merge: bool, stdin: int = subprocess.DEVNULL
 ) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         command,
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT if merge else subprocess.PIPE,
         start_new_session=True,

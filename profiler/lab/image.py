@@ -174,15 +174,23 @@ def _add_compiled(archive: CpioWriter, name: str, source: Path, scratch: Path, c
     archive.copy(compiled, target)
 
 
-def _add_packages(archive: CpioWriter) -> None:
+def packages(root: str) -> Iterator[tuple[str, Path]]:
+    """What of our own runs on a target, to lie below `root` there: path on the target, and file of this machine.
+
+    Raises MissingError where half of it is not installed.
+    """
     profiler = Path(__file__).resolve().parent.parent
-    trees = [(f"{PACKAGES}/profiler/{part}", profiler / part) for part in _PROFILER_PARTS]
     loadgen = importlib.util.find_spec("loadgen")  # not imported: it is the guest that runs it
     if loadgen is None or loadgen.origin is None:
         raise MissingError("the package loadgen is not installed beside profiler", hint="install whyerrno again")
-    trees.append((f"{PACKAGES}/loadgen", Path(loadgen.origin).parent))
+    for part in _PROFILER_PARTS:
+        yield from _tree(f"{root}/profiler/{part}", profiler / part)
+    yield from _tree(f"{root}/loadgen", Path(loadgen.origin).parent)
+
+
+def _add_packages(archive: CpioWriter) -> None:
     with leftovers.directory("compile") as scratch:
-        for name, path in (file for tree in trees for file in _tree(*tree)):
+        for name, path in packages(PACKAGES):
             archive.copy(name, path)  # the source too: a traceback in the guest quotes it
             if path.suffix == ".py":
                 cached = importlib.util.cache_from_source(name)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PREFIX = "whyerrno-"
-KINDS = ("vm", "kvm", "local", "compile")
+KINDS = ("vm", "kvm", "local", "compile", "ssh")
 _YOUNG_SECONDS = 60.0
 
 

@@ -1,6 +1,6 @@
 """Where the kernel under study runs.
 
-    target = open_target("vm:6.1", progress=print)         # local, vm:VERSION, vm:PATH
+    target = open_target("vm:6.1", progress=print)         # local, vm:VERSION, vm:PATH, ssh:[USER@]HOST
     with target.session({"/work/job.json": Path("job.json")}) as session:
         completed = session.run([session.python, "-m", "profiler.record", session.path("/work/job.json"), "out"],
                                 timeout=120, on_line=print)
@@ -21,8 +21,10 @@ from pathlib import Path
 
 from profiler import lab
 from profiler.errors import UsageError
+from profiler.target import ssh_connection
 from profiler.target.local import Local
 from profiler.target.session import Session, Target
+from profiler.target.ssh import SecureShell
 from profiler.target.vm import VirtualMachine
 
 __all__ = ["Session", "Target", "check_spec", "open_target"]
@@ -43,6 +45,8 @@ def open_target(spec: str, *, progress: Progress = _quiet) -> Target:
     check_spec(spec)
     if spec == "local":
         return Local()
+    if spec.startswith("ssh:"):
+        return SecureShell(spec)
     rest = spec.removeprefix("vm:")
     if _names_version(rest):
         return VirtualMachine(spec, lab.find(rest) or lab.fetch(rest, progress))
@@ -51,9 +55,12 @@ def open_target(spec: str, *, progress: Progress = _quiet) -> Target:
 
 def check_spec(spec: str) -> None:
     """Raises UsageError unless `spec` has the form of a target and a path in it is a directory."""
+    if spec.startswith("ssh:"):
+        ssh_connection.parse(spec)
+        return
     rest = spec.removeprefix("vm:") if spec.startswith("vm:") else ""
     if spec != "local" and not rest:
-        hint = f"{_nearest(spec)}targets are local, vm:VERSION and vm:PATH"
+        hint = f"{_nearest(spec)}targets are local, vm:VERSION, vm:PATH and ssh:[USER@]HOST"
         raise UsageError(f"there is no target {spec!r}", hint=hint)
     if rest and not _names_version(rest) and not Path(rest).expanduser().is_dir():
         hint = "vm:VERSION names a stock kernel, as in vm:6.1, vm:PATH a kernel build tree or an unpacked package"

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from profiler.errors import MissingError
 
-_CAP_SYS_ADMIN = 21
-_CAP_SYSLOG = 34
-_CAP_PERFMON = 38
+CAP_SYS_ADMIN = 21
+CAP_SYSLOG = 34
+CAP_PERFMON = 38
 
 
 def perf_present() -> MissingError | None:
@@ -30,7 +30,7 @@ def may_record() -> MissingError | None:
 
     Documentation/admin-guide/perf-security.rst: 0 and above keep an ordinary user from seeing all processors.
     """
-    if has_capability(_CAP_PERFMON) or has_capability(_CAP_SYS_ADMIN):
+    if has_capability(CAP_PERFMON) or has_capability(CAP_SYS_ADMIN):
         return None
     level = _sysctl("kernel/perf_event_paranoid")
     if level is not None and level < 0:
@@ -48,7 +48,7 @@ def sees_symbols() -> MissingError | None:
     0 from the same users while perf_event_paranoid is above 1.
     """
     level, paranoid = _sysctl("kernel/kptr_restrict"), _sysctl("kernel/perf_event_paranoid") or 0
-    trusted = has_capability(_CAP_SYSLOG)
+    trusted = has_capability(CAP_SYSLOG)
     if level is None or (level <= 1 and trusted) or (level <= 0 and paranoid <= 1):
         return None
     wrong = ["kernel.kptr_restrict=0"] if level > 0 else []

@@ -44,18 +44,9 @@ class Local:
 
         A vmlinux whose build id is not the running kernel's is not taken.
         """
-        release = os.uname().release
+        name = os.uname()
         build_id = elf_note.of_running_kernel()
-        return Kernel(
-            release=release,
-            package_version=_package_version(),
-            build_id=build_id,
-            arch=platform.machine(),
-            vmlinux=next((p for p in _existing(_VMLINUX, release) if elf_note.of_file(p) == build_id != ""), None),
-            source=next((p for p in _sources(release) if (p / "kernel/fork.c").is_file()), None),
-            config=next(iter(_existing(_CONFIG, release)), None),
-            module_debug=next(iter(_existing(_MODULE_DEBUG, release)), None),
-        )
+        return installed(name.release, build_id, platform.machine(), package_version(name.version))
 
     @contextlib.contextmanager
     def session(self, files: Mapping[str, Path]) -> Iterator[Session]:
@@ -64,6 +55,20 @@ class Local:
         leftovers.remove()
         with leftovers.directory("local") as directory:
             yield LocalSession(directory, files)
+
+
+def installed(release: str, build_id: str, arch: str, version: str) -> Kernel:
+    """A kernel with what of it lies where this machine's packages put it; a vmlinux by its build id only."""
+    return Kernel(
+        release=release,
+        package_version=version,
+        build_id=build_id,
+        arch=arch,
+        vmlinux=next((p for p in _existing(_VMLINUX, release) if elf_note.of_file(p) == build_id != ""), None),
+        source=next((p for p in _sources(release) if (p / "kernel/fork.c").is_file()), None),
+        config=next(iter(_existing(_CONFIG, release)), None),
+        module_debug=next(iter(_existing(_MODULE_DEBUG, release)), None),
+    )
 
 
 class LocalSession:
@@ -131,7 +136,8 @@ def _sources(release: str) -> list[Path]:
     return [*_existing(_SOURCE, release), *_existing(_SOURCE, version)]
 
 
-def _package_version() -> str:
+def package_version(kernel_version: str) -> str:
+    """From uname's version, "" where it is not Debian's."""
     # #1 SMP PREEMPT_DYNAMIC Debian 6.1.192-2 (2026-11-16)
-    words = os.uname().version.split()
+    words = kernel_version.split()
     return words[words.index("Debian") + 1] if "Debian" in words[:-1] else ""

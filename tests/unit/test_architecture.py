@@ -46,17 +46,25 @@ ALLOWED: dict[str, set[str]] = {
     "profiler.conclude": NOUNS | {"profiler", "profiler.parse", "profiler.debuginfo", "profiler.infer"},
     "profiler.tables": {"profiler.model", "profiler.recording"},
     "profiler.kaslr": NOUNS | {"profiler.debuginfo"},
+    "profiler.manual": {"profiler.errors", "profiler.parse", "profiler.lab"},
     # The road: its recording half, and all of it.
     "profiler.acquire": NOUNS
     | {"profiler", "profiler.parse", "profiler.debuginfo", "profiler.target", "profiler.lab", "loadgen"},
     "profiler.pipeline": NOUNS
-    | {"profiler", "profiler.acquire", "profiler.tables", "profiler.kaslr", "profiler.conclude"}
+    | {"profiler", "profiler.acquire", "profiler.tables", "profiler.kaslr", "profiler.manual", "profiler.conclude"}
     | {"profiler.parse", "profiler.debuginfo", "profiler.infer", "profiler.target", "profiler.lab"},
 }
 ALLOWED["profiler.importing"] = ALLOWED["profiler.pipeline"] | {"profiler.pipeline"}
 ALLOWED["profiler.cli"] = set(ALLOWED)
 
-STANDARD_LIBRARY_ONLY = ("loadgen", "profiler.record", "profiler.model", "profiler.errors", "profiler.syscalls")
+STANDARD_LIBRARY_ONLY = (
+    "loadgen",
+    "profiler.record",
+    "profiler.target.ssh_keeper",
+    "profiler.model",
+    "profiler.errors",
+    "profiler.syscalls",
+)
 PURE = ("profiler.parse", "profiler.debuginfo", "profiler.infer", "profiler.conclude", "reports")
 PROCESSES_AND_NETWORK = ("subprocess", "multiprocessing", "socket", "urllib.request", "http", "asyncio", "concurrent")
 STARTS_PROCESSES = {
@@ -64,6 +72,7 @@ STARTS_PROCESSES = {
     "profiler.lab.guest",  # for the type of what profiler.process started
     "loadgen.build",  # runs on the host, and is standard library alone
     "profiler.record.spawn",  # runs on the target
+    "profiler.target.ssh_keeper",  # so does this
 }
 
 LINES_A_MODULE = 500

@@ -13,9 +13,9 @@ from profiler.model import Kernel
 from profiler.target import checks, local, open_target
 
 
-@pytest.mark.parametrize("spec", ["locale", "", "vm:", "vm", "ssh:host"])
+@pytest.mark.parametrize("spec", ["locale", "", "vm:", "vm", "ssh", "ss:host"])
 def test_an_unknown_target_is_a_usage_error_that_names_the_kinds(spec: str) -> None:
-    with pytest.raises(UsageError, match="targets are local, vm:VERSION and vm:PATH"):
+    with pytest.raises(UsageError, match="targets are local, vm:VERSION, vm:PATH and ssh:"):
         open_target(spec)
 
 
