@@ -91,13 +91,14 @@ class Changed:
 
 
 def put_all_back() -> list[str]:
-    """Undo whatever this process still has on record, the last first. Returns what could not be undone."""
+    """Undo whatever this process still has on record, the last first. Returns what could not be, and stays there."""
     problems = []
     for number in sorted(_notes, reverse=True):
-        kind, what = _notes[number]
-        problems += _undo(str(kind), what)
-        del _notes[number]
-    _write()
+        problem = _undo(_notes[number])
+        if problem:
+            problems.append(problem)
+        else:
+            forget(number)
     return problems
 
 
@@ -141,19 +142,25 @@ def _undo_file(path: str, ended: int) -> list[str]:
             if pid != ended and started(pid) == int(left["started"]):
                 return []
         except (ValueError, KeyError, TypeError):
-            notes = []
-        problems = [says for kind, what in reversed(notes) for says in _undo(str(kind), what)]
-        file.truncate(0)
-        _remove(path)
-    return problems
+            left, notes = {}, []
+        failed = [(note, problem) for note in reversed(notes) if (problem := _undo(note))]
+        file.seek(0)
+        file.truncate()
+        if failed:  # the next may have better luck
+            file.write(json.dumps({**left, "notes": [note for note, _ in reversed(failed)]}).encode())
+        else:
+            _remove(path)
+    return [problem for _, problem in failed]
 
 
-def _undo(kind: str, what: object) -> list[str]:
+def _undo(note: object) -> str:
+    """ "" or why it could not be undone."""
     try:
+        kind, what = note if isinstance(note, list) else ("", None)
         _UNDO[kind](what)
     except (ProfilerError, OSError, ValueError, KeyError, TypeError) as error:
-        return [f"{kind} {what}: {error}"]
-    return []
+        return f"{note}: {error}"
+    return ""
 
 
 def _remove_instance(what: object) -> None:
