@@ -302,6 +302,14 @@ class SourceCandidate:
     reason: str = ""  # why it is out, in words
 
 
+@dataclass(frozen=True, slots=True)
+class SourceList:
+    """Every place in the call tree that can produce the errno, those nearest to the entry first."""
+
+    candidates: list[SourceCandidate]
+    cut: str = ""  # what was left out, in words; "" where nothing was
+
+
 class RungState(enum.StrEnum):
     TAKEN = "taken"
     NOT_NEEDED = "not needed"
@@ -352,7 +360,9 @@ class GraphLine:
     failing: bool  # called in the failing calls
     succeeding: bool | None  # called in the succeeding ones; None where there are none
     diverges: bool = False  # the first that differs
-    note: str = ""  # "returned -12", "landmark: ..."
+    note: str = ""  # "6 times", "in 3 of 32 failing", "landmark: ..."
+    failing_returned: str = ""  # "-12", "0 or -11", where the tracer shows return values
+    succeeding_returned: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,6 +374,7 @@ class GraphComparison:
     told_by: str  # how failing and succeeding calls were told apart
     lines: list[GraphLine]
     divergence: str = ""  # in words
+    parted_in: str = ""  # the deepest function that both go through before they part
 
 
 @dataclass(frozen=True, slots=True)
