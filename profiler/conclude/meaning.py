@@ -148,11 +148,11 @@ def _fitting(page: ManPage, entries: Sequence[ManualEntry], branch: _Branch) -> 
     """The index of the entry that leads, or None."""
     if any(entry.section != ERRORS for entry in entries):
         return None  # a paragraph that names the errno somewhere says something of it, but not that it is this
+    heard = [_Said(entry) for entry in entries]
     possible = [i for i, entry in enumerate(entries) if branch.is_of_domain(entry)]
-    heard = [_Said(entries[i]) for i in possible]
     if len(entries) == 1 and possible:
         return 0 if branch.is_of_the_only(entries[0], heard[0]) else None
-    scores = {i: branch.score(said, heard) for i, said in zip(possible, heard, strict=True)}
+    scores = {i: branch.score(heard[i], heard) for i in possible}
     order = sorted(scores, key=lambda i: -scores[i])
     if not order or scores[order[0]] < LEAST:
         return None
@@ -160,10 +160,10 @@ def _fitting(page: ManPage, entries: Sequence[ManualEntry], branch: _Branch) -> 
     runner_up = scores[order[1]] if len(order) > 1 else 0.0
     if scores[first] - runner_up < max(LEAD, LEAD_SHARE * scores[first]):
         return None
-    by_condition = {i: branch.score(said, heard, name=False) for i, said in zip(possible, heard, strict=True)}
+    by_condition = {i: branch.score(heard[i], heard, name=False) for i in possible}
     if any(by_condition[first] - by_condition[i] < LEAD / 2 for i in possible if i != first):
         return None  # the function's name alone has many meanings
-    return first if branch.every_operand_agrees(heard[possible.index(first)], heard) else None
+    return first if branch.every_operand_agrees(heard[first], [heard[i] for i in possible]) else None
 
 
 class _Said:
