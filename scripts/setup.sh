@@ -3,7 +3,7 @@
 
 # Everything that the project starts, one list for Debian and Ubuntu alike.
 PACKAGES="python3 python3-venv qemu-system-x86 busybox-static gcc libc6-dev xz-utils util-linux debian-archive-keyring"
-TEST_PACKAGES="chromium groff-base llvm"
+TEST_PACKAGES="chromium groff-base llvm openssh-client openssh-server"
 
 say() { printf '%s\n' "$0: $*" >&2; }
 

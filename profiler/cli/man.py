@@ -17,6 +17,7 @@ ENVIRONMENT = {
     "WHYERRNO_DEBIAN_MIRROR": "Address of the Debian mirror to fetch kernels from, in place of the one that apt uses "
     "(needed on Ubuntu, whose apt has no Debian archive).",
     "WHYERRNO_DEBIAN_MIRROR_SECURITY": "Likewise, of its security archive; may be left out.",
+    "WHYERRNO_SSH_CONFIG": "A configuration file for ssh in place of the user's own, for ssh: targets (ssh -F).",
     "NO_COLOR": "Set to anything: no colours in the terminal.",
     "WHYERRNO_REQUIRE_ALL": "For the tests: 1 makes a test that cannot run fail, where it would be skipped.",
 }

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from loadgen.scenario import Scenario
 
 ARCH = "x86_64"  # of every target there is so far
-TARGET_HELP = "Where the kernel runs: local, vm:VERSION (a stock Debian kernel, e.g. vm:6.1) or vm:PATH (a build tree)."
+TARGET_HELP = (
+    "Where the kernel runs: local, vm:VERSION (a stock Debian kernel, e.g. vm:6.1), vm:PATH (a build tree) "
+    "or ssh:[USER@]HOST."
+)
 
 
 def find_scenario(name: str) -> Scenario:
@@ -54,9 +57,15 @@ def complete_scenario(_context: click.Context, _parameter: click.Parameter, type
 
 def complete_target(_context: click.Context, _parameter: click.Parameter, typed: str) -> list[CompletionItem]:
     from profiler.lab.store import list_cached
+    from profiler.target.ssh_connection import configured_hosts
 
-    cached = [f"vm:{'.'.join(kernel.release.split('.')[:2])}" for kernel in list_cached()]
-    return [CompletionItem(name) for name in ("local", *dict.fromkeys(cached)) if name.startswith(typed)]
+    if typed.startswith("ssh:"):
+        user, at, _ = typed.removeprefix("ssh:").rpartition("@")
+        known = [f"ssh:{user}{at}{host}" for host in configured_hosts()]
+    else:
+        cached = [f"vm:{'.'.join(kernel.release.split('.')[:2])}" for kernel in list_cached()]
+        known = ["local", *dict.fromkeys(cached), "ssh:"]
+    return [CompletionItem(name) for name in known if name.startswith(typed)]
 
 
 def complete_syscall(_context: click.Context, _parameter: click.Parameter, typed: str) -> list[CompletionItem]:
