@@ -15,9 +15,11 @@ from profiler.model import (
     SampleCounts,
     SourceLocation,
 )
+from reports import ladder
 from reports.visible import count, counted, percent, place, prose, visible
 
 LOST_IS_SEVERE = 0.05  # above this share of lost samples no versions are compared
+_VALUES_IN_HEADLINE = 40  # characters
 ERROR_SITE = "error-site"
 BRANCH = "branch"
 CALL = "call"
@@ -27,9 +29,6 @@ CONCLUSION_WORDS = {
     Conclusion.INCONCLUSIVE: "Inconclusive",
     Conclusion.NOT_REPRODUCED: "Not reproduced",
 }
-
-# How the sources of evidence are called where they are read.
-EVIDENCE_WORDS = {"exact": "instruction log", "samples": "samples", "source": "source text"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,9 @@ def headline(analysis: Analysis) -> str:
     if analysis.conclusion is Conclusion.NOT_REPRODUCED:
         return f"{call}() did not fail with {errno}"
     if analysis.conclusion is Conclusion.NAMED and analysis.error_site is not None:
-        return f"{call}() fails with {errno} in {visible(analysis.error_site.function)}()"
+        where = f"{call}() fails with {errno} in {visible(analysis.error_site.function)}()"
+        values = branch_values(analysis.branch)
+        return f"{where}: {values}" if 0 < len(values) <= _VALUES_IN_HEADLINE else where
     return f"{call}() fails with {errno}, and the place is not certain"
 
 
@@ -74,6 +75,14 @@ def branch_sentence(branch: Branch) -> str:
     return f"{prose(branch.condition)} {branch_words(branch)}"
 
 
+def branch_values(branch: Branch | None) -> str:
+    """The condition with what was in it, `16 > 0`, or `16 <= 0 was false`; "" where nothing was captured."""
+    if branch is None or not branch.values:
+        return ""
+    values = prose(branch.values)
+    return values if branch.outcome else f"{values} {branch_words(branch)}"
+
+
 def lost_share(analysis: Analysis) -> float:
     """Lost samples as a share of all that the kernel tried to write, 0 to 1."""
     counts = analysis.samples
@@ -83,7 +92,7 @@ def lost_share(analysis: Analysis) -> float:
 
 def notices(analysis: Analysis) -> list[Notice]:
     """Drops first, then every warning once, in order."""
-    found: list[Notice] = []
+    found = [Notice(True, text) for text in ladder.disagreements(analysis)]
     counts = analysis.samples
     if counts.lost > 0:
         share = lost_share(analysis)
@@ -180,13 +189,14 @@ def evidence_kinds(analysis: Analysis) -> list[str]:
 
 
 def evidence_words(analysis: Analysis) -> str:
-    """`instruction log and samples`"""
+    """`instruction log, probes and samples`"""
     return kinds_words(evidence_kinds(analysis))
 
 
 def kinds_words(kinds: Sequence[str]) -> str:
-    """The stronger evidence first; "exact" stands before "samples" in the alphabet too."""
-    return " and ".join(visible(EVIDENCE_WORDS.get(kind, kind)) for kind in sorted(kinds))
+    """The stronger evidence first, that is the rungs from the top of the ladder down."""
+    words = [ladder.word(kind) for kind in reversed(ladder.ordered(kinds))]
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
 def effort_sentence(analysis: Analysis) -> str:
@@ -204,8 +214,16 @@ def effort_sentence(analysis: Analysis) -> str:
     if "exact" in effort.evidence:
         logged = counted(effort.instructions, "instruction")
         parts.append(f"{counted(effort.calls, 'logged call')} ({logged})")
+    parts += [
+        f"{note.seconds:.1f} s of {ladder.word(note.source)}"
+        for note in ladder.rungs(analysis)
+        if note.source in effort.evidence and note.source not in ("samples", "exact") and ladder.is_taken(note)
+    ]
+    if not parts:
+        return ""
     lead = _EFFORT_WORDS[analysis.conclusion]
-    return f"{lead} {', and '.join(parts)}; the method records {effort.fixed_seconds:.0f} s"
+    took = ", and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
+    return f"{lead} {took}; the method records {effort.fixed_seconds:.0f} s"
 
 
 _EFFORT_WORDS = {

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from profiler.model import Analysis, Candidate, Conclusion
-from reports import findings, walk
+from reports import findings, ladder, walk
 from reports.annotated import Budget, FunctionView, function_view
 from reports.page import render, write_whole
 
 PAGE_BYTES = 1_100_000  # for annotated source; the rest of a page stays well below 400 kB
 CANDIDATES_AT_MOST = 60
+SOURCE_FIRST, SOURCE_AT_MOST = 8, 300  # candidates of the source: seen at once, and on the page at all
 _FUNCTIONS_AT_MOST = 60
 
 
@@ -39,6 +40,10 @@ def report_page(analysis: Analysis, *, plots: Sequence[Plot] = ()) -> bytes:
         "report.html",
         analysis=analysis,
         findings=findings,
+        ladder=ladder,
+        source_left=ladder.remaining(analysis),
+        source_out=[one for one in ladder.sorted_candidates(analysis) if one.excluded_by],
+        source_at_most=(SOURCE_FIRST, SOURCE_AT_MOST),
         named=analysis.conclusion is Conclusion.NAMED,
         not_reproduced=analysis.conclusion is Conclusion.NOT_REPRODUCED,
         origin=origin,
@@ -46,6 +51,7 @@ def report_page(analysis: Analysis, *, plots: Sequence[Plot] = ()) -> bytes:
         anchors=_anchors([view for view in (origin, *others) if view is not None]),
         branch_anchor=_mark_anchor(origin, others, findings.BRANCH),
         site_anchor=_mark_anchor(origin, others, findings.ERROR_SITE),
+        branch_values=findings.branch_values(analysis.branch),
         walk=walk.words(analysis),
         moved=walk.MOVED,
         walked=any(walk.is_known(function) for function in analysis.functions),

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from profiler.model import Analysis, AnnotatedFunction, Branch, ChainLink, Conclusion
-from reports import findings, walk
+from reports import findings, terminal_ladder, walk
 from reports.excerpt import fold
 from reports.highlight import token_rows
 from reports.terminal_source import excerpt, source_line
@@ -27,14 +27,18 @@ _CANDIDATES_AT_MOST = 6
 def render(analysis: Analysis, console: Console) -> None:
     """Print the report of `analysis` on `console`, one to two screens."""
     writer = Writer(console)
+    terminal_ladder.grave_log(analysis, writer)
     _verdict(analysis, writer)
     _notices(analysis, writer)
+    terminal_ladder.climbed(analysis, writer)
     if analysis.conclusion is Conclusion.NOT_REPRODUCED:
         _load(analysis, writer)
     else:
         _chain(analysis, writer)
         _origin(analysis, writer)
         _candidates(analysis, writer)
+        terminal_ladder.candidates(analysis, writer)
+    terminal_ladder.other_log(analysis, writer)
     _next_steps(analysis, writer)
 
 
@@ -56,11 +60,14 @@ def _facts(analysis: Analysis) -> list[tuple[str, list[Piece]]]:
     facts: list[tuple[str, list[Piece]]] = []
     if analysis.branch is not None:
         facts += [("branch", _branch(analysis.branch)), ("", _branch_place(analysis.branch))]
+        facts += terminal_ladder.values(analysis.branch)
     site = analysis.error_site
     if site is not None:
         text = prose(site.text) if site.text else f"-{visible(analysis.errno)} at {visible(site.address)}"
         facts += [("error", [(text, "red")])]
         facts += [("", [place(site.file, site.line), (f" in {visible(site.function)}", "dim")])]
+    if analysis.meaning is not None:
+        facts += [("manual", terminal_ladder.manual(analysis.meaning, analysis.errno))]
     if analysis.conclusion is not Conclusion.NOT_REPRODUCED:
         facts += [("confidence", [(percent(analysis.confidence), "bold")])]
     facts += [("kernel", [findings.kernel_name(analysis)])]
@@ -152,7 +159,8 @@ def _source(analysis: Analysis, function: AnnotatedFunction, writer: Writer) -> 
             writer.line((f"{'⋮':>7}   {says}", "dim"))
             continue
         for row in range(stretch.start, stretch.stop):
-            source_line(writer, function, row, marks[row], tokens[row])
+            values = findings.branch_values(analysis.branch) if findings.BRANCH in marks[row] else ""
+            source_line(writer, function, row, marks[row], tokens[row], values)
 
 
 def _candidates(analysis: Analysis, writer: Writer) -> None:

@@ -34,8 +34,14 @@ def excerpt(function: AnnotatedFunction, marks: Sequence[tuple[str, ...]]) -> li
 
 
 def source_line(
-    writer: Writer, function: AnnotatedFunction, row: int, marks: tuple[str, ...], tokens: list[tuple[str, str]]
+    writer: Writer,
+    function: AnnotatedFunction,
+    row: int,
+    marks: tuple[str, ...],
+    tokens: list[tuple[str, str]],
+    below: str = "",
 ) -> None:
+    """The line; `below` it, where its code begins, what else is to be said of it."""
     line = function.lines[row]
     style = _MARKS[marks[0]][1] if marks else ""
     pieces = [*_gutter(line, style, marked=bool(marks)), *_shares(writer, function, line)]
@@ -44,6 +50,8 @@ def source_line(
     turns = "".join(f" → {number}" for number in line.goes_to)
     labels = ", ".join(_MARKS[mark][0] for mark in marks)
     _at_the_end(writer, pieces, code, (turns and f" {turns}", "bold cyan"), labels, style)
+    if below:
+        writer.line(" " * writer.text(*pieces).cell_len, (f"↑ {below}", style))
 
 
 def _gutter(line: AnnotatedLine, style: str, *, marked: bool) -> list[Piece]:

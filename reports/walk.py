@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from profiler.model import Analysis, AnnotatedFunction, AnnotatedLine
+from profiler.model import Analysis, AnnotatedFunction, AnnotatedLine, RungState
 from reports.visible import counted
 
-OBSERVED = "exact"  # the source of the note that speaks of a log of every instruction
+OBSERVED = "exact"  # the rung that logs every instruction
+PROBED = "probes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +35,25 @@ _LIKELIEST = Words(
     "off the likeliest walk",
     "This is the likeliest walk: inferred from where the samples fell, not observed.",
 )
+_SETTLED = dataclasses.replace(
+    _LIKELIEST,
+    sentence="This is the likeliest walk: inferred, and where a branch was in doubt, settled by probes.",
+)
 MOVED = "Marks go by instruction: where the compiler merged or moved code, a line may be marked for another's sake."
 
 
 def is_observed(analysis: Analysis) -> bool:
     """Whether the lines on the path are those that a logged call executed."""
-    return any(note.source == OBSERVED for note in analysis.evidence)
+    return OBSERVED in _taken(analysis)
 
 
 def words(analysis: Analysis) -> Words:
-    return _EXECUTED if is_observed(analysis) else _LIKELIEST
+    taken = _taken(analysis)
+    return _EXECUTED if OBSERVED in taken else _SETTLED if PROBED in taken else _LIKELIEST
+
+
+def _taken(analysis: Analysis) -> set[str]:
+    return {note.source for note in analysis.evidence if note.state is RungState.TAKEN}
 
 
 def is_known(function: AnnotatedFunction) -> bool:

@@ -14,6 +14,7 @@ from tests.unit import sample_analysis as samples
 
 PAGES: dict[str, Callable[[Path], None]] = {
     "named": lambda path: html.write_report(samples.named(), path),
+    "climbed": lambda path: html.write_report(samples.climbed(), path),
     "executed": lambda path: html.write_report(samples.executed(), path),
     "long-walk": lambda path: html.write_report(samples.long_walk(), path),
     "inconclusive": lambda path: html.write_report(samples.inconclusive(), path),

@@ -22,8 +22,13 @@ from profiler.model import (
     InlinedSamples,
     KernelId,
     LoadResult,
+    LogLine,
     Manifest,
+    Meaning,
+    Operand,
+    RungState,
     SampleCounts,
+    SourceCandidate,
     SourceLocation,
 )
 from reports.campaign import CampaignRow
@@ -274,6 +279,80 @@ def executed() -> Analysis:
     )
 
 
+def climbed() -> Analysis:
+    """The same verdict with every rung of the ladder: some taken, some not, two of which disagree."""
+    whole = named()
+    assert whole.branch is not None
+    notes = [
+        EvidenceNote("samples", "the likeliest walk explains 6,412 of 6,413 samples", 9, 2.04, overhead=0.153),
+        EvidenceNote("man", "moor(2) has two entries of EADDRINUSE; the second fits the branch", 0, 0.012),
+        EvidenceNote("log", "one denial that names the load, no error of hardware or a filesystem", 0, 0.004),
+        EvidenceNote("source", "43 places in 19 functions can return it", 0, 0.31),
+        EvidenceNote("graph", "32 failing and 32 succeeding calls part in berth_park()", 31, 0.62, overhead=0.874),
+        EvidenceNote(
+            "probes",
+            "__sys_moor() and berth_park() returned -98, and no function below them did",
+            2,
+            0.41,
+            overhead=0.062,
+            disagrees="the samples put 0.4% on berth_create(), which was never called",
+        ),
+        EvidenceNote("exact", "the verdict was decided without it", 0, 0.0, RungState.NOT_NEEDED),
+    ]
+    operands = [
+        Operand("berth->boat", "0xffff888004c1e000", 0xFFFF888004C1E000),
+        Operand("boat_shares(b)", "false", 0),
+        Operand("berth->shared", "false", 0),
+    ]
+    branch = dataclasses.replace(
+        whole.branch, operands=operands, values="0xffff888004c1e000 && !(false && berth->shared)"
+    )
+    return dataclasses.replace(
+        whole,
+        branch=branch,
+        evidence=notes,
+        effort=Effort(["samples", "probes", "graph"], 16204, 2.04, stopped_by="verdict"),
+        meaning=Meaning("moor(2)", True, "The berth is taken by a boat that does not share it.", ["slot is the last."]),
+        kernel_log=_kernel_log(),
+        source_candidates=_source_candidates(),
+    )
+
+
+def _kernel_log() -> list[LogLine]:
+    return [
+        LogLine(
+            41.120032, 3, "EXT4-fs error (device vda): ext4_lookup:1855: inode #12: comm whyerrno-load", "filesystem"
+        ),
+        LogLine(41.120412, 6, "perf: interrupt took too long (2510 > 2500)", "other"),
+        LogLine(41.55, 5, 'audit: apparmor="DENIED" operation="moor" comm="whyerrno-load"', "denial"),
+        *(LogLine(42.0 + i, 6, f"harbour: tide {i}", "other") for i in range(7)),
+    ]
+
+
+def _source_candidates() -> list[SourceCandidate]:
+    """43 places: one left, the others crossed out by three rungs."""
+    file = "drivers/harbour/berth.c"
+    kept = SourceCandidate(
+        ErrorSite("berth_park", file, 433, "", "err = -EADDRINUSE;"),
+        "berth->boat && !(boat_shares(b) && berth->shared)",
+        434,
+        ["__do_sys_moor", "__sys_moor", "berth_park"],
+    )
+    made = []
+    for number in range(42):
+        by = "samples" if number < 9 else "probes" if number < 11 else "graph"
+        function = f"berth_{['create', 'move', 'split', 'merge', 'lease'][number % 5]}"
+        site = ErrorSite(function, file, 500 + 7 * number, "", "return -EADDRINUSE;")
+        way = ["__do_sys_moor", "__sys_moor", "berth_park", *([f"tide_{number}"] * (number % 3)), function]
+        reason = {
+            "samples": "no sample where 214 were expected",
+            "probes": "the probe on its block was not hit in 20,000 calls",
+            "graph": f"{function}() was not called",
+        }[by]
+        made.append(SourceCandidate(site, f"h->level[{number}] > when", 499 + 7 * number, way, by, reason))
+    return [*made[:20], kept, *made[20:]]
+
+
 def inconclusive() -> Analysis:
     whole = named()
     first, second, *rest = whole.candidates
@@ -339,7 +418,7 @@ def hostile() -> Analysis:
     whole = named()
     bad = "".join(HOSTILE)
     site = ErrorSite(bad, bad, 433, bad, bad)
-    branch = Branch(bad, bad, 434, bad, bad, True, [SourceLocation(bad, bad, 1)])
+    branch = Branch(bad, bad, 434, bad, bad, True, [SourceLocation(bad, bad, 1)], [Operand(bad, bad)], bad)
     source = annotate(bad, bad, 412, _PARK, _PARK_SAMPLES, off=_PARK_OFF)
     lines = [dataclasses.replace(line, text=HOSTILE[i % len(HOSTILE)]) for i, line in enumerate(source.lines)]
     lines[3] = dataclasses.replace(lines[3], inlined=[InlinedSamples(bad, bad, 3, 7)], samples=7)
@@ -366,7 +445,16 @@ def hostile() -> Analysis:
         branch=branch,
         chain=[ChainLink(bad, bad, 1, True, bad), *(ChainLink(name, name, 1, False, name) for name in HOSTILE)],
         candidates=[Candidate(site, branch, 0.9, None), Candidate(site, None, 0.1, bad)],
-        evidence=[EvidenceNote(bad, bad, 1, 0.1)],
+        evidence=[
+            EvidenceNote(bad, bad, 1, 0.1, disagrees=bad),
+            EvidenceNote("exact", bad, 1, 0.1, RungState.NOT_POSSIBLE, overhead=-1.0),
+        ],
+        meaning=Meaning(bad, False, "", HOSTILE[:2], bad),
+        kernel_log=[LogLine(0.5, 3, bad, "hardware"), LogLine(0.5, 3, bad, bad)],
+        source_candidates=[
+            SourceCandidate(site, bad, 3, list(HOSTILE)),
+            *(SourceCandidate(site, name, 3, [name], name, name) for name in HOSTILE),
+        ],
         functions=[*whole.functions[:1], dataclasses.replace(source, lines=lines)],
         manifest=manifest,
         load=LoadResult(5, 0.1, dict.fromkeys(HOSTILE, 1), 1, bad, bad, bad),

@@ -13,7 +13,15 @@ from profiler.model import Analysis
 from reports import findings, html
 from tests.unit import sample_analysis as samples
 
-ALL = [samples.named, samples.executed, samples.inconclusive, samples.not_reproduced, samples.bare, samples.hostile]
+ALL = [
+    samples.named,
+    samples.climbed,
+    samples.executed,
+    samples.inconclusive,
+    samples.not_reproduced,
+    samples.bare,
+    samples.hostile,
+]
 
 
 class Page(HTMLParser):
