@@ -233,8 +233,9 @@ class _Reader:
         good = (said["kind"] != Kind.NOTHING) & (threads != _BAD_THREAD)
         chosen = chosen[good]
         _fill(lines, rows[chosen], Fields(*(column[chosen] for column in fields)), said[good], threads[good])
-        for place in np.flatnonzero(said["kind"][good] == Kind.EVENT).tolist():
-            lines.texts[int(rows[chosen[place]])] = self._texts.values[numbers[good][place]].event
+        is_event = said["kind"][good] == Kind.EVENT
+        for row, number in zip(rows[chosen[is_event]].tolist(), numbers[good][is_event].tolist(), strict=True):
+            lines.texts[row] = self._texts.values[number].event
         others = np.ones(len(rows), np.bool_)
         others[chosen] = False
         return rows[others]
