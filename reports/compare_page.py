@@ -7,7 +7,7 @@ from pathlib import Path
 
 from markupsafe import Markup, escape
 
-from reports import findings, walk
+from reports import findings, ladder, walk
 from reports.alignment import normal
 from reports.annotated import Budget
 from reports.comparison import AlignedLine, Cell, ComparedFunction, Comparison
@@ -55,6 +55,7 @@ def write(comparison: Comparison, path: Path) -> None:
         comparison=comparison,
         functions=views,
         findings=findings,
+        ladder=ladder,
         sampled=any(run.analysis.samples.total for run in comparison.runs),
         walked=_walked(comparison),
     )

@@ -49,6 +49,8 @@ def _run(run: ComparedRun, writer: Writer) -> None:
     branch, site = analysis.branch, analysis.error_site
     if branch is not None:
         writer.paragraph((findings.branch_sentence(branch), "magenta"), indent=2)
+        if values := findings.branch_values(branch):
+            writer.paragraph((f"with {values}", "bold magenta"), indent=2)
         writer.line((f"  {place(branch.file, branch.line)} in {visible(branch.function)}", "dim"))
     if site is not None:
         text = prose(site.text) if site.text else visible(site.address)

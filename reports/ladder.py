@@ -37,6 +37,13 @@ def rungs(analysis: Analysis) -> list[EvidenceNote]:
     return sorted(analysis.evidence, key=lambda note: _ORDER.get(note.source, len(_ORDER)))
 
 
+def taken_words(analysis: Analysis) -> str:
+    """`5 of 7 rungs taken`"""
+    taken = sum(map(is_taken, analysis.evidence))
+    whole = counted(len(analysis.evidence), "rung")
+    return f"{taken} of {whole} taken" if taken < len(analysis.evidence) else f"{whole} taken"
+
+
 def is_taken(note: EvidenceNote) -> bool:
     return note.state is RungState.TAKEN
 
@@ -103,6 +110,11 @@ def manual(meaning: Meaning, errno: str) -> tuple[str, str]:
 def grave_lines(analysis: Analysis) -> list[LogLine]:
     """Errors of hardware and filesystems: they come before the verdict."""
     return [line for line in analysis.kernel_log if line.kind in _GRAVE]
+
+
+def grave_kinds(analysis: Analysis) -> str:
+    """`hardware and filesystem`"""
+    return " and ".join(dict.fromkeys(visible(line.kind) for line in grave_lines(analysis)))
 
 
 def other_lines(analysis: Analysis) -> list[LogLine]:

@@ -26,6 +26,9 @@ def write_line_plot(analysis: Analysis, path: Path, *, theme: str = "light") -> 
     if analysis.samples.total == 0 and walk.is_observed(analysis):
         _write_empty(analysis, path, colours, "Nothing was sampled: the instruction log alone shows the path.")
         return
+    if not analysis.samples.total and (others := findings.evidence_words(analysis)):
+        _write_empty(analysis, path, colours, f"Nothing was sampled: the path is known by {others} alone.")
+        return
     if function is None or not rows:
         _write_empty(analysis, path, colours, "No samples fell into a function with known lines.")
         return

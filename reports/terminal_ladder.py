@@ -74,8 +74,9 @@ def grave_log(analysis: Analysis, writer: Writer) -> None:
     lines = ladder.grave_lines(analysis)
     if not lines:
         return
-    kinds = " and ".join(dict.fromkeys(visible(line.kind) for line in lines))
-    writer.paragraph((" KERNEL LOG ", _STAMP), (f" {kinds} errors while the calls failed", "bold"))
+    writer.paragraph(
+        (" KERNEL LOG ", _STAMP), (f" {ladder.grave_kinds(analysis)} errors while the calls failed", "bold")
+    )
     _log_lines(lines, _GRAVE_AT_MOST, writer)
     writer.blank()
 

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import random
+import re
 import time
 from pathlib import Path
 
@@ -251,3 +252,16 @@ def test_likeness_ignores_trivial_lines() -> None:
     """Braces and blank lines in common make no two functions alike."""
     assert alike(["{", "\ta = b + c;", "}"], ["{", "\treturn x->y;", "}"]) == 0
     assert alike([], []) == 0
+
+
+def test_values_and_rungs_of_each_run_are_shown(tmp_path: Path) -> None:
+    """The condition's values stand below it, in the terminal too; the page has each run's ladder, folded."""
+    compared = compare.compare([("climbed", samples.climbed()), ("before", samples.older())])
+    out = io.StringIO()
+    compare.render(compared, Console(file=out, width=120))
+    assert "  with 0xffff888004c1e000 && !(false && berth->shared)\n" in re.sub(r" +\n", "\n", out.getvalue())
+    compare.write_html(compared, tmp_path / "compare.html")
+    page = (tmp_path / "compare.html").read_text()
+    assert "<summary>6 of 7 rungs taken</summary>" in page
+    assert "<b>instruction log</b>: not needed: the verdict was decided without it" in page
+    assert "The kernel logged filesystem errors meanwhile." in page
