@@ -14,7 +14,8 @@ T = TypeVar("T")
 ERRNO_NAMES: dict[str, int] = {name: number for number, name in errno.errorcode.items()} | {
     # Python's table has one name a number; the man pages use these too.
     "EWOULDBLOCK": errno.EWOULDBLOCK,
-    "ENOTSUP": errno.EOPNOTSUPP,
+    "ENOTSUP": errno.ENOTSUP,
+    "EOPNOTSUPP": errno.EOPNOTSUPP,
     "EDEADLOCK": errno.EDEADLK,
 }
 
