@@ -221,8 +221,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Manifest:
-        manifest: Manifest = from_json(cls, data)
-        return manifest
+        return typing.cast(Manifest, from_json(cls, data))
 
 
 # ---- the Analysis, as saved in analysis.json ----
@@ -304,10 +303,8 @@ class SourceCandidate:
 
 @dataclass(frozen=True, slots=True)
 class SourceList:
-    """Every place in the call tree that can produce the errno, those nearest to the entry first."""
-
-    candidates: list[SourceCandidate]
-    cut: str = ""  # what was left out, in words; "" where nothing was
+    candidates: list[SourceCandidate]  # those nearest to the entry first
+    cut: str = ""  # what was left out, in words
 
 
 class RungState(enum.StrEnum):
@@ -472,8 +469,7 @@ class Analysis:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Analysis:
         """Raises KeyError, TypeError or ValueError on data of another shape."""
-        analysis: Analysis = from_json(cls, data)
-        return analysis
+        return typing.cast(Analysis, from_json(cls, data))
 
 
 def from_json(cls: Any, data: Any) -> Any:

@@ -98,7 +98,7 @@ class SourceFile:
 
     def _function(self, text: str, since: int, opened: int, end: int) -> FunctionText | None:
         head = text[since:opened]
-        name = _defined_name(head)
+        name = defined_name(head)
         if name is None:
             return None
         first = since + len(head) - len(head.lstrip())
@@ -123,7 +123,7 @@ def _syscall_names(symbol: str) -> set[str]:
     return {f"__do_sys_{name}"}
 
 
-def _defined_name(head: str) -> str | None:
+def defined_name(head: str) -> str | None:
     """The name that the head of a definition gives, None for the head of anything else than a function."""
     syscall = SYSCALL_DEFINE.search(head)
     if syscall:

@@ -42,6 +42,32 @@ class SourceTree:
         lines = self.text(file)
         return lines[line - 1].strip() if lines is not None and 0 < line <= len(lines) else None
 
+    def holds(self, file: str) -> bool:
+        """Whether the tree has a regular file of that name."""
+        path = self._inside(file)
+        return path is not None and path.is_file()
+
+    def content(self, file: str) -> str | None:
+        """The text of a file, not kept; None as for `text`."""
+        known = self._texts.get(file)
+        lines = known if known is not None else self._read(file)
+        return "\n".join(lines) if lines is not None else None
+
+    def headers(self, folder: str, *, below: bool) -> list[str]:
+        """The headers of a folder, with those `below` it; sorted, symbolic links left out."""
+        return self._named(folder, "*.h", below=below)
+
+    def sources(self, folder: str) -> list[str]:
+        """All C files below a folder, as `headers`."""
+        return self._named(folder, "*.c", below=True)
+
+    def _named(self, folder: str, pattern: str, *, below: bool) -> list[str]:
+        root = self._inside(folder)
+        if root is None or not root.is_dir():
+            return []
+        found = root.rglob(pattern) if below else root.glob(pattern)
+        return sorted(str(path.relative_to(self.root)) for path in found if path.is_file() and not path.is_symlink())
+
     @cached_property
     def _version_fields(self) -> dict[str, str]:
         makefile = self.text("Makefile")

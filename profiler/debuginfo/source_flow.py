@@ -23,7 +23,8 @@ KERNEL_ERRNOS = (
     "EBADHANDLE ENOTSYNC EBADCOOKIE ENOTSUPP ETOOSMALL ESERVERFAULT EBADTYPE EJUKEBOX EIOCBQUEUED ERECALLCONFLICT "
     "ENOGRACE EFSCORRUPTED EFSBADCRC EWOULDBLOCK EDEADLOCK"
 )
-ERRNO_NAMES = frozenset(errno_numbers.errorcode.values()) | frozenset(KERNEL_ERRNOS.split())
+# of two names for one number (EOPNOTSUPP, ENOTSUP) errorcode has one
+ERRNO_NAMES = frozenset(name for name in dir(errno_numbers) if name[0] == "E") | frozenset(KERNEL_ERRNOS.split())
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"profiler.parse", "profiler.debuginfo", "profiler.infer", "profiler.target", "profiler.lab"},
 }
 ALLOWED["profiler.importing"] = ALLOWED["profiler.pipeline"] | {"profiler.pipeline"}
+ALLOWED["profiler.explain"] = NOUNS | {"profiler.lab", "profiler.debuginfo", "profiler.conclude"}
 ALLOWED["profiler.cli"] = set(ALLOWED)
 
 STANDARD_LIBRARY_ONLY = (
