@@ -161,14 +161,15 @@ class SecureShellSession:
             raise self._copy_error(f"copying {remote} from the host", None)
 
     def _script(self, number: int, argv: list[str]) -> str:
-        """For sh. Its own line of /proc lets the keeper end it, with all that it started; it waits for that itself."""
+        """For sh, whose line of /proc lets the keeper end its process group: the command with what it started. What the
+        command leaves in the group ends with it. sh itself outlives the signal, to tell how the command ended."""
         there = self._connection.directory
         note = f'read -r stat </proc/$$/stat && echo "$stat" >{there}/runs/{number}'
         environment = (
             f"export LC_ALL=C PYTHONPATH={there}/packages XDG_CACHE_HOME={there}/cache "
             'PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"'
         )
-        command = f"{shlex.join(argv)} </dev/null; code=$?; rm -f {there}/runs/{number}; exit $code"
+        command = f"{shlex.join(argv)} </dev/null; code=$?; kill -TERM 0; rm -f {there}/runs/{number}; exit $code"
         return f"exec 2>&1; {BEGIN}; trap : TERM; cd {self.workdir} && {note} || exit 255; {environment}; {command}"
 
     def _deadline_error(self, what: str, timeout: float) -> TargetError:
