@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import pytest
 
 from profiler.model import PerfRecording, Samples
 from tests import truth
-from tests.bench.accuracy import curve, tables
+from tests.bench.accuracy import analyses, curve, tables
 from tests.bench.accuracy.analyses import cut, since_load
 from tests.bench.accuracy.judging import Prefix, Row, Verdict, judge
+from tests.unit import sample_analysis as samples
 
 SITE = truth.Place("f", "a.c", 10, 10)
 BRANCH = truth.TrueBranch(truth.Place("f", "a.c", 8, 9), 8, True, "decider", "")
@@ -66,6 +68,66 @@ def test_shares_are_of_the_calls_that_fail_as_said() -> None:
     one, whole = tables.tallies(rows)
     assert (one.kernel, whole.kernel) == ("6.1", "all")
     assert tables.cells(one)[2:9] == ["4", "2 (50.0%)", "2 (50.0%)", "2 (50.0%)", "1 (25.0%)", "1 (25.0%)", "1 of 2"]
+
+
+def test_values_are_counted_of_the_verdicts_that_name_a_place() -> None:
+    """An inconclusive verdict with a value counts for nothing; seconds are the median and the most."""
+    rows = [
+        replace(row(kind), evidence="ladder", valued=valued, wall=wall)
+        for kind, valued, wall in (
+            ("right", True, 12.0),
+            ("right", True, 30.4),
+            ("wrong", False, 14.0),
+            ("inconclusive", True, 13.0),
+        )
+    ]
+    assert tables.cells(tables.tallies(rows)[-1])[-2:] == ["2 of 3 (67%)", "14, 30"]
+    assert tables.cells(tables.tallies([row("inconclusive")])[-1])[-2:] == ["0", ""]
+
+
+def campaign(directory: Path, evidence: str) -> Path:
+    """A campaign of one scenario on one kernel that ended, with nothing in its recording but what is read here."""
+    settings = {"repeat": 1, "seconds": 5.0, "frequency": 8000, "event": "auto", "timeout": 900.0, "evidence": evidence}
+    run = {"scenario": "bind-eaddrinuse", "target": "vm:6.1", **settings}
+    recorded = directory / "runs" / "bind-eaddrinuse_vm-6.1_1"
+    recorded.mkdir(parents=True)
+    plan = {"scenarios": ["bind-eaddrinuse"], "targets": ["vm:6.1"], "evidence": evidence}
+    (directory / "campaign.json").write_text(json.dumps(plan))
+    (directory / "outcomes").mkdir()
+    (directory / "outcomes" / f"{recorded.name}.json").write_text(json.dumps({"run": run, "seconds": 21.5}))
+    whole = samples.named()
+    assert whole.manifest is not None
+    manifest = replace(whole.manifest, scenario="bind-eaddrinuse", package_version="6.1.192-2")
+    (recorded / "manifest.json").write_text(json.dumps(manifest.to_json()))
+    (recorded / "analysis.json").write_text(json.dumps(samples.climbed().to_json()))
+    return directory
+
+
+def test_a_ladder_is_judged_by_its_own_verdict_with_the_seconds_that_it_took(tmp_path: Path) -> None:
+    """A directory of whole runs gives one row a run; nothing is analyzed for it."""
+    top = campaign(tmp_path / "climbed", "man,log,source,graph,samples,probes")
+    (found,) = analyses.find([top], tmp_path / "out", ["all"])
+    (made,) = analyses.conclude(found, list(analyses.EVIDENCE), again=False)
+    assert (made.evidence, made.verdict, made.valued, made.wall) == ("ladder", "wrong", True, 21.5)
+    assert not (tmp_path / "out").exists()
+    assert analyses.conclude(found, ["samples"], again=False) == []
+
+
+@pytest.mark.parametrize(
+    ("evidence", "kinds"),
+    [("samples,exact", ("samples", "exact", "default")), ("samples", ("samples",)), ("samples,probes", ("ladder",))],
+)
+def test_what_a_directory_is_analyzed_from_is_what_it_was_recorded_for(
+    tmp_path: Path, evidence: str, kinds: tuple[str, ...]
+) -> None:
+    """Directories of both sorts may be tabulated together; a run that left no recording fails in its own columns."""
+    top = campaign(tmp_path / "some", evidence)
+    (found,) = analyses.find([top], tmp_path / "out", ["all"])
+    assert found.kinds == kinds
+    (found.directory / "manifest.json").unlink()
+    rows = analyses.missing([top], list(analyses.EVIDENCE), ["all"])
+    assert [(each.evidence, each.verdict) for each in rows] == [(kind, "error") for kind in kinds]
+    assert sorted(rows, key=lambda each: each.order) == rows
 
 
 def test_the_prefix_that_decides_is_the_first_that_is_sure() -> None:

@@ -1,6 +1,8 @@
 """How often the verdict is right, by the kind of evidence: every scenario on every kernel, held against its truth file.
 
-    python -m tests.bench.accuracy run --out DIR      records, once, with both kinds of evidence
+    python -m tests.bench.accuracy run --out DIR      records, once, with samples and an execution log
+    ... run --out OTHER --evidence man,log,source,graph,samples,probes
+                                                      runs the ladder with these rungs, as `whyerrno run` does
     python -m tests.bench.accuracy table DIR...       analyzes, judges, and prints the tables
 
 Truth comes from reading the kernel's source (loadgen/truth), never from the tool. In DIR, besides the campaign's

@@ -31,11 +31,19 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--scenarios", type=_names, default=["all"], metavar="all|A,B,...")
     run.add_argument("--seconds", type=float, default=10.0, help="of sampling, in full")
     run.add_argument("--jobs", type=int, default=2)
+    run.add_argument(
+        "--evidence",
+        default=recordings.IN_FULL,
+        metavar="RUNGS",
+        help="other rungs than samples,exact are run as `whyerrno run` would, and are the table's `ladder`",
+    )
     table = commands.add_parser("table", help="analyze the recordings, judge the verdicts, print the tables")
     table.add_argument("directories", type=Path, nargs="+", metavar="DIR")
     table.add_argument("--out", type=Path, metavar="DIR", help="where the results go  [the first DIR]")
     table.add_argument("--again", action="store_true", help="analyze anew what was analyzed before")
-    table.add_argument("--evidence", type=_names, default=list(analyses.EVIDENCE), metavar="samples,exact,default")
+    table.add_argument(
+        "--evidence", type=_names, default=list(analyses.EVIDENCE), metavar="samples,exact,default,ladder"
+    )
     table.add_argument("--scenarios", type=_names, default=["all"], metavar="all|A,B,...")
     table.add_argument("--jobs", type=int, default=2)
     table.add_argument("--markdown", type=Path, metavar="FILE", help="write the table for the README there")
@@ -47,7 +55,8 @@ def _names(text: str) -> list[str]:
 
 
 def _record(parsed: argparse.Namespace) -> int:
-    return recordings.record_all(parsed.out, parsed.kernels, parsed.scenarios, seconds=parsed.seconds, jobs=parsed.jobs)
+    settings = {"seconds": parsed.seconds, "jobs": parsed.jobs, "rungs": parsed.evidence}
+    return recordings.record_all(parsed.out, parsed.kernels, parsed.scenarios, **settings)
 
 
 def _tabulate(parsed: argparse.Namespace) -> int:

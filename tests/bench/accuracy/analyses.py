@@ -21,11 +21,13 @@ from profiler.errors import ProfilerError
 from profiler.evidence import EXACT, SAMPLES
 from profiler.model import Analysis, PerfRecording
 from tests import truth
-from tests.bench.accuracy.judging import Prefix, Row, expected, failed, judge
+from tests.bench.accuracy import recordings
+from tests.bench.accuracy.judging import Prefix, Row, expected, failed, judge, valued
 
 FOLDER = "analyses"
 DEFAULT = "default"  # whatever the recording holds
-EVIDENCE = (SAMPLES, EXACT, DEFAULT)
+LADDER = "ladder"  # the rungs that its campaign asked for, as a user would run it: its own verdict is judged
+EVIDENCE = (SAMPLES, EXACT, DEFAULT, LADDER)
 PREFIX_SECONDS = (0.5, 1.0, 2.0, 5.0)  # and the whole
 PREFIXES, SECONDS = "prefixes.json", "seconds.json"
 _JUDGED = ("conclusion", "reason", "error_site", "branch", "confidence", "samples")
@@ -40,7 +42,8 @@ class Found:
     name: str  # relative to out / EVIDENCE
     scenario: str
     package_version: str
-    exact_asked: bool  # recorded with others that hold an execution log: to have none is a failure
+    kinds: tuple[str, ...]  # of evidence that it was recorded for
+    wall: float | None = None  # seconds from command to verdict, of a LADDER
 
     def analysis_in(self, evidence: str) -> Path:
         return self.out / evidence / self.name
@@ -52,7 +55,8 @@ def find(directories: Iterable[Path], out: Path, scenarios: list[str]) -> list[F
     for top in directories:
         found_in = [path.parent for path in sorted(top.rglob(recording.MANIFEST))]
         whole = [directory for directory in found_in if FOLDER not in directory.relative_to(top).parts]
-        exact_asked = any(_has_log(directory) for directory in whole) or _asks_for_log(top / runner.PLAN)
+        kinds = _kinds(top, whole)
+        walls = _walls(top) if LADDER in kinds else {}
         for directory in whole:
             manifest = recording.read_manifest(directory)
             scenario = manifest.scenario or ""
@@ -63,7 +67,7 @@ def find(directories: Iterable[Path], out: Path, scenarios: list[str]) -> list[F
                 continue
             name = str(Path(top.resolve().name) / directory.relative_to(top))
             place, version = directory.resolve(), manifest.package_version
-            found.append(Found(place, out.resolve(), name, scenario, version, exact_asked))
+            found.append(Found(place, out.resolve(), name, scenario, version, kinds, walls.get(directory.name)))
     return sorted(found, key=lambda one: (one.package_version, one.scenario, one.name))
 
 
@@ -80,7 +84,7 @@ def missing(directories: Iterable[Path], evidence: list[str], scenarios: list[st
                 name = f"{top.resolve().name}/runs/{run.name}"
                 rows += [
                     Row(name, run.scenario, kernel, kind, failed("there is no recording"), "", 0, 0, 0.0)
-                    for kind in EVIDENCE
+                    for kind in _kinds(top, [])
                     if kind in evidence
                 ]
     return rows
@@ -91,8 +95,20 @@ def _planned(campaign: Path) -> plan.Campaign:
     return plan.Campaign(**settings | {key: tuple(settings[key]) for key in ("scenarios", "targets")})
 
 
-def _asks_for_log(campaign: Path) -> bool:
-    return campaign.is_file() and EXACT in _planned(campaign).evidence
+def _kinds(top: Path, whole: list[Path]) -> tuple[str, ...]:
+    """What the recordings of a directory are analyzed from. Where one holds an execution log, or should, to have none
+    is a failure."""
+    asked = _planned(top / runner.PLAN).evidence if (top / runner.PLAN).is_file() else ""
+    if asked not in ("", "auto", recordings.IN_FULL, SAMPLES, EXACT):
+        return (LADDER,)
+    logged = EXACT in asked or any(_has_log(directory) for directory in whole)
+    return (SAMPLES, EXACT, DEFAULT) if logged else (SAMPLES,)
+
+
+def _walls(top: Path) -> dict[str, float]:
+    """By the name of a run of the campaign, the seconds it took."""
+    saved = [json.loads(path.read_bytes()) for path in (top / "outcomes").glob("*.json")]
+    return {plan.PlannedRun(**one["run"]).name: float(one["seconds"]) for one in saved}
 
 
 def _has_log(directory: Path) -> bool:
@@ -117,18 +133,18 @@ def conclude_all(found: list[Found], evidence: list[str], *, jobs: int, again: b
 
 
 def conclude(one: Found, evidence: list[str], *, again: bool) -> list[Row]:
-    """The rows of one recording; where no execution log was asked for, samples are all there is to conclude from."""
-    wanted = [kind for kind in EVIDENCE if kind in evidence and (one.exact_asked or kind == SAMPLES)]
-    return [_row(one, kind, again=again) for kind in wanted]
+    """The rows of one recording: one for each kind of evidence that it was recorded for."""
+    return [_row(one, kind, again=again) for kind in one.kinds if kind in evidence]
 
 
 def _row(one: Found, kind: str, *, again: bool) -> Row:
     true = truth.load(one.scenario)[one.package_version]
-    result, samples, instructions, seconds = failed(""), 0, 0, 0.0
+    result, samples, instructions, seconds, has_value = failed(""), 0, 0, 0.0, False
     prefixes: list[Prefix] = []
     try:
         analysis, seconds = _analysis(one, kind, again=again)
         result, samples = judge(true, analysis), int(analysis["samples"]["on_path"])
+        has_value = valued(analysis)
         instructions = int((analysis.get("effort") or {}).get("instructions", 0))
         if kind == SAMPLES:
             cuts = _prefixes(one, again=again)
@@ -147,6 +163,8 @@ def _row(one: Found, kind: str, *, again: bool) -> Row:
         instructions=instructions,
         seconds=seconds,
         prefixes=prefixes,
+        valued=has_value,
+        wall=one.wall,
     )
 
 
@@ -154,10 +172,12 @@ def _analysis(one: Found, kind: str, *, again: bool) -> tuple[dict[str, Any], fl
     """The analysis as JSON, kept or made now, with the seconds it took."""
     directory = one.analysis_in(kind)
     kept = directory / recording.ANALYSIS
+    if kind == LADDER and not again and not kept.is_file():
+        return json.loads((one.directory / recording.ANALYSIS).read_text()), 0.0
     if again or not kept.is_file() or not (directory / SECONDS).is_file():
         _link(one.directory, directory)
         started = time.monotonic()
-        if kind == DEFAULT or (kind == EXACT and _did_not_fail(one.directory)):
+        if kind in (DEFAULT, LADDER) or (kind == EXACT and _did_not_fail(one.directory)):
             pipeline.analyze(directory, progress=_silent)
         else:
             pipeline.analyze(directory, evidence=frozenset({kind}), progress=_silent)

@@ -12,7 +12,7 @@ from reports.canvas import THEMES, Theme, figure, heading
 from tests.bench.accuracy.judging import Row
 
 EDGES = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0)
-MARKERS = {"samples": "o", "exact": "s", "default": "D"}
+MARKERS = {"samples": "o", "exact": "s", "default": "D", "ladder": "^"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,8 @@ class Row:
     instructions: int  # of the execution log
     seconds: float  # of the analysis
     prefixes: list[Prefix] = field(default_factory=list)  # rising; for samples alone
+    valued: bool = False  # an operand of the deciding condition is given with its value
+    wall: float | None = None  # seconds from command to verdict, boot and analysis included, where it was run like that
 
     @property
     def verdict(self) -> str:
@@ -69,7 +71,7 @@ class Row:
 
     @property
     def order(self) -> tuple[Any, ...]:
-        rank = ("samples", "exact", "default").index(self.evidence)
+        rank = ("samples", "exact", "default", "ladder").index(self.evidence)
         return rank, *map(int, self.kernel.split(".")), self.scenario, self.recording
 
     @property
@@ -94,6 +96,10 @@ def judge(true: truth.Truth, analysis: dict[str, Any]) -> Verdict:
         verdict = RIGHT if site_right and branch_right else WRONG
     claims_place = analysis["error_site"] is not None
     return Verdict(verdict, site_right, branch_right, confidence, claim(analysis), claims_place)
+
+
+def valued(analysis: dict[str, Any]) -> bool:
+    return bool((analysis["branch"] or {}).get("operands"))
 
 
 def failed(message: str) -> Verdict:

@@ -1,4 +1,4 @@
-"""Every scenario on every kernel, recorded once as a campaign, with both kinds of evidence."""
+"""Every scenario on every kernel, recorded once as a campaign: in full, or as a user would with the rungs asked for."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from profiler.cli.campaign_progress import show_campaign
 from profiler.cli.names import find_scenario
 
 KERNELS = ("5.10", "6.1", "6.12", "7.3")
-EVIDENCE = "samples,exact"
+IN_FULL = "samples,exact"  # recorded whole, however soon the verdict is decided, to be analyzed from either
 
 
-def record_all(directory: Path, kernels: list[str], scenarios: list[str], *, seconds: float, jobs: int) -> int:
+def record_all(
+    directory: Path, kernels: list[str], scenarios: list[str], *, seconds: float, jobs: int, rungs: str = IN_FULL
+) -> int:
     """Records what is not recorded yet; 0 where every run was recorded and reached a conclusion."""
     names = sorted(SCENARIOS) if scenarios == [plan.ALL] else scenarios
     for name in names:
         find_scenario(name)
     targets = tuple(f"vm:{kernel}" for kernel in kernels)
-    campaign = plan.Campaign(tuple(names), targets, seconds=seconds, evidence=EVIDENCE)
+    campaign = plan.Campaign(tuple(names), targets, seconds=seconds, evidence=rungs)
     planned = plan.runs(campaign)
     with runner.opened(directory, campaign), show_campaign(len(planned), quiet=False) as watcher:
         outcomes = runner.run_all(planned, directory, record, jobs=jobs, watcher=watcher)
@@ -31,7 +33,7 @@ def record_all(directory: Path, kernels: list[str], scenarios: list[str], *, sec
 
 
 def record(run: PlannedRun, directory: Path, progress: Progress) -> None:
-    """One run of the campaign: sampled in full, however soon the verdict is decided, then logged."""
+    """One run of the campaign."""
     scenario = find_scenario(run.scenario)
     request = pipeline.RunRequest(
         target=run.target,
@@ -43,6 +45,9 @@ def record(run: PlannedRun, directory: Path, progress: Progress) -> None:
         event=run.event,
         evidence=evidence.parse(run.evidence),
     )
+    if run.evidence != IN_FULL:
+        pipeline.diagnose(request, directory, force=True, progress=progress)
+        return
     pipeline.record(request, directory, force=True, progress=progress)
     # The table analyzes anew; this only tells the campaign how the run ended, by the quicker evidence.
     pipeline.analyze(directory, evidence=frozenset({evidence.EXACT}), progress=progress)

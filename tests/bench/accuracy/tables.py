@@ -49,6 +49,19 @@ class Tally:
     def surely_wrong(self) -> int:
         return self.count(lambda row: row.result.sure and row.verdict == WRONG)
 
+    @property
+    def valued(self) -> str:
+        """Of the verdicts that name a place, those that give a value of the condition's."""
+        named = self.of(RIGHT) + self.of(WRONG)
+        count = self.count(lambda row: row.valued and row.verdict in (RIGHT, WRONG))
+        return f"{count} of {named} ({count / named:.0%})" if named else "0"
+
+    @property
+    def wall(self) -> str:
+        """Median and most of the seconds from command to verdict; "" where they are not of such runs."""
+        taken = sorted(row.wall for row in self.rows if row.wall is not None)
+        return f"{np.median(taken):.0f}, {taken[-1]:.0f}" if taken else ""
+
     def share(self, count: int) -> str:
         return f"{count} ({count / self.reproduced:.1%})" if self.reproduced else f"{count}"
 
@@ -67,6 +80,7 @@ def tallies(rows: list[Row]) -> list[Tally]:
 HEADINGS = (
     *("evidence", "kernel", "calls", "right", "right site", "right branch"),
     *("inconclusive", "wrong", f"wrong at {CONFIDENT} and above", "rightly not reproduced", "error"),
+    *("with values", "seconds to the verdict (median, most)"),
 )
 
 
@@ -83,6 +97,8 @@ def cells(tally: Tally) -> list[str]:
         f"{tally.surely_wrong} of {tally.sure}",
         str(tally.of(NOT_REPRODUCED)),
         str(tally.of(ERROR)),
+        tally.valued,
+        tally.wall,
     ]
 
 
