@@ -7,10 +7,11 @@ on without samples.
 
 from __future__ import annotations
 
+import contextlib
 import errno as errno_names
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -130,18 +131,24 @@ def record_on(
     return out
 
 
-def _record(target: Target, following: _Following, partial: Path) -> None:
-    request = following.request
+@contextlib.contextmanager
+def session_for(target: Target, request: RunRequest, progress: Progress) -> Iterator[Session]:
+    """The target held ready, with all that the load of `request` needs there."""
     files: dict[str, Path] = {str(path): path.resolve() for path in request.files}
     files = {name if name.startswith("/") else f"/work/{name}": path for name, path in files.items()}
     if request.scenario:
         files[_GUEST_LOOP] = loop_library(lab.cache_directory())
     elif not _is_there(request):
         files[_GUEST_PROGRAM] = _program(request.program[0])
-    modules = _modules(target, request, following.told)
+    modules = _modules(target, request, progress)
     files |= {f"/modules/{name}.ko": path for name, path in modules}
     with target.session(files) as session:
         _load_modules(session, [name for name, _ in modules])
+        yield session
+
+
+def _record(target: Target, following: _Following, partial: Path) -> None:
+    with session_for(target, following.request, following.told) as session:
         local_job = partial / "job.json"
         local_job.write_text(json.dumps(following.job(session)))
         session.put(local_job, "job.json")
@@ -176,6 +183,52 @@ def _load_modules(session: Session, names: list[str]) -> None:
             raise TargetError(f"the guest cannot load the module {name}: {' '.join(done.output.split())[-200:]}")
 
 
+def load_fields(request: RunRequest, session: Session) -> dict[str, Any]:
+    """The fields of a job that say what the load is, and how it is sampled."""
+    program = list(request.program)
+    if program and not _is_there(request):
+        program[0] = session.path(_GUEST_PROGRAM)
+    return {
+        "syscall": request.syscall,
+        "syscall_number": NUMBERS["x86_64"][request.syscall],
+        "errno": request.errno,
+        "errno_number": errno_number(request.errno),
+        "scenario": request.scenario,
+        "program": program,
+        "frequency": request.frequency,
+        "event": request.event,
+        "loop_library": session.path(_GUEST_LOOP) if request.scenario else None,
+    }
+
+
+def run_recorder(
+    session: Session, job: str, out: str, seconds: float, on_message: Callable[[dict[str, Any]], None]
+) -> None:
+    """Runs the recorder on the target, `job` and `out` being paths there, and hands on what it says.
+
+    Raises what it says went wrong, TargetError where it ends without a word.
+    """
+    last: dict[str, Any] = {}
+
+    def read(line: str) -> None:
+        try:
+            message = json.loads(line)
+        except ValueError:
+            return
+        if isinstance(message, dict):
+            last.update({key: message[key] for key in ("error", "hint", "kind", "done") if key in message})
+            on_message(message)
+
+    argv = [session.python, "-m", "profiler.record", job, out]
+    done = session.run(argv, timeout=seconds, on_line=read, name="the recording")
+    if "error" in last:
+        kinds: dict[str, type[ProfilerError]] = {"missing": MissingError, "usage": UsageError}
+        raise kinds.get(str(last.get("kind")), RecordError)(str(last["error"]), hint=str(last.get("hint", "")))
+    if done.exit_code or not last.get("done"):
+        tail = " ".join(done.output.split())[-300:]
+        raise TargetError(f"the recorder ended with status {done.exit_code}: {tail}")
+
+
 class _Following:
     """Follows the recorder on the target: passes its progress on, takes the execution log when the time for it has
     come, has the evidence looked at, and tells the recorder when it is enough."""
@@ -192,49 +245,23 @@ class _Following:
         self.told = progress
         self._execution: ExecutionLog | None = None
         self._load: dict[str, Any] = {}  # {"load": 118, "syscall_entry": 18446744071572881408}
-        self._last: dict[str, Any] = {}
 
     def job(self, session: Session) -> dict[str, Any]:
         request = self.request
-        program = list(request.program)
-        if program and not _is_there(request):
-            program[0] = session.path(_GUEST_PROGRAM)
         return {
-            "syscall": request.syscall,
-            "syscall_number": NUMBERS["x86_64"][request.syscall],
-            "errno": request.errno,
-            "errno_number": errno_number(request.errno),
-            "scenario": request.scenario,
-            "program": program,
+            **load_fields(request, session),
             "seconds": request.seconds if SAMPLES in self._taken else 0,
             "looks": _looks(request) if SAMPLES in self._taken and self._decided else [],
             "replay_seconds": _REPLAY_SECONDS if EXACT in self._taken else 0,
-            "frequency": request.frequency,
-            "event": request.event,
-            "loop_library": session.path(_GUEST_LOOP) if request.scenario else None,
             "kernel_text": True,
         }
 
     def run(self, session: Session) -> None:
         """Raises what the recorder says went wrong on the target."""
-        argv = [session.python, "-m", "profiler.record", "job.json", "out"]
         seconds = self.request.seconds + _GRACE_SECONDS + (_REPLAY_SECONDS if EXACT in self._taken else 0)
-        done = session.run(argv, timeout=seconds, on_line=lambda line: self._read(line, session), name="the recording")
-        if "error" in self._last:
-            kinds: dict[str, type[ProfilerError]] = {"missing": MissingError, "usage": UsageError}
-            kind = kinds.get(str(self._last.get("kind")), RecordError)
-            raise kind(str(self._last["error"]), hint=str(self._last.get("hint", "")))
-        if done.exit_code or not self._last.get("done"):
-            tail = " ".join(done.output.split())[-300:]
-            raise TargetError(f"the recorder ended with status {done.exit_code}: {tail}")
+        run_recorder(session, "job.json", "out", seconds, lambda message: self._read(message, session))
 
-    def _read(self, line: str, session: Session) -> None:
-        try:
-            message = json.loads(line)
-        except ValueError:
-            return
-        if not isinstance(message, dict):
-            return
+    def _read(self, message: dict[str, Any], session: Session) -> None:
         if "progress" in message:
             self.told(str(message.get("phase", "recording")), float(message["progress"]))
         elif "load" in message:
@@ -247,8 +274,6 @@ class _Following:
                 self._look(session)
             if self.stopped_by != "time":
                 self._order(session, "enough")
-        else:
-            self._last.update(message)
 
     def _replay(self, session: Session) -> None:
         try:
