@@ -72,7 +72,8 @@ def _parting(lines: Sequence[GraphLine]) -> int:
 
 def _parents(lines: Sequence[GraphLine]) -> list[int]:
     """For each line the one that it is below; -1 for the outermost."""
-    found, stack = [], []
+    found: list[int] = []
+    stack: list[int] = []
     for index, line in enumerate(lines):
         while stack and lines[stack[-1]].depth >= line.depth:
             stack.pop()
