@@ -3,7 +3,7 @@
 scenarios = ["bind-eaddrinuse", "openat-enoent"]    # or "all"
 targets = ["vm:5.10", "vm:6.1"]
 repeats = 1          # the rest may be left out; these are the defaults
-evidence = "auto"    # or "samples", "exact", "samples,exact"
+evidence = "auto"    # or rungs of the ladder: "man,source,samples"
 confidence = 0.95    # of a verdict that ends a recording early
 least_seconds = 2.0  # of sampling
 seconds = 10.0       # of sampling, at most

@@ -37,7 +37,7 @@ A campaign file:
   scenarios = ["bind-eaddrinuse", "io-uring-setup-enomem"]    # or "all"
   targets = ["vm:5.10", "vm:6.1", "vm:6.12", "vm:7.3"]
   repeats = 1
-  evidence = "auto"      # or "samples", "exact", "samples,exact"
+  evidence = "auto"      # or rungs of the ladder: "man,source,samples"
   confidence = 0.95      # of a verdict that ends a recording early
   least_seconds = 2
   seconds = 10           # of sampling, at most
