@@ -15,6 +15,7 @@ from profiler.debuginfo.histogram import LineHistogram, histograms
 from profiler.debuginfo.lines import Frames, LineTable
 from profiler.debuginfo.members import KernelMembers
 from profiler.debuginfo.modules import ModuleCode, Modules
+from profiler.debuginfo.variables import Variable, Variables
 from profiler.debuginfo.vmlinux import Vmlinux
 from profiler.debuginfo.x86_flow import X86_64
 from profiler.errors import InputError, MismatchError
@@ -49,6 +50,7 @@ class KernelCode:
         self._owners: dict[int, tuple[str, int, int]] = {}  # by the start of a split-off part
         self._text = self._describe(vmlinux, patched=running_text is not None)
         self._members = KernelMembers(vmlinux)
+        self._variables = Variables(vmlinux)
         self._modules = modules
         self._module_texts: dict[str, cfg.Text] = {}
         self._image_end = vmlinux.find_symbol("_end") or end  # modules lie above
@@ -174,6 +176,14 @@ class KernelCode:
         if found is None or self.module_at(entry) is not None:
             return None
         return self._members.expression(found[0], place)
+
+    def variables(self, address: int, function: str) -> dict[str, Variable]:
+        """The variables of a function, itself or inlined, that an address of the image belongs to."""
+        return self._variables.at(address, function)
+
+    def enumerators(self, address: int) -> dict[str, int]:
+        """Named constants that the source at an address knows."""
+        return self._variables.enumerators(address)
 
     def name(self, address: int) -> str:
         """`symbol+0xoffset`, or the bare address where there is no symbol."""

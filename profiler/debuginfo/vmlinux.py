@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from profiler.debuginfo.functions import Function, FunctionTable, decode_name
 from profiler.errors import InputError, MismatchError, MissingError
 
-SHF_ALLOC, SHF_EXECINSTR = 0x2, 0x4
+SHF_ALLOC, SHF_EXECINSTR, SHF_COMPRESSED = 0x2, 0x4, 0x800
 SHT_NOBITS, SHT_NOTE = 8, 7
 NT_GNU_BUILD_ID = 3
 MACHINES = {"EM_X86_64": "x86_64", "EM_AARCH64": "aarch64"}  # as `uname -m` has them
@@ -137,6 +137,25 @@ class Vmlinux:
     def text_range(self) -> tuple[int, int]:
         """From `_stext` up to `_etext`: the kernel's own text without that of its initialisation."""
         return self.symbol_address("_stext"), self.symbol_address("_etext")
+
+    def section(self, name: str) -> tuple[int, bytes] | None:
+        """The address and the contents of a section that occupies memory; None where there is none of that name."""
+        found = next((s for s in self._allocated if s.name == name and s.kind != SHT_NOBITS), None)
+        return (found.address, self._bytes(found)) if found is not None else None
+
+    def file_ranges(self, names: frozenset[str]) -> dict[str, tuple[int, int]]:
+        """Where the contents of sections lie in `mapped`, and how many bytes they have, by name; compressed ones and
+        those that are not there are left out."""
+        return {
+            s.name: (s.offset, s.size)
+            for s in self._sections
+            if s.name in names and s.size and not s.flags & SHF_COMPRESSED
+        }
+
+    @property
+    def mapped(self) -> mmap.mmap:
+        """The whole file."""
+        return self._map
 
     # ---- symbols ----
 
