@@ -19,7 +19,7 @@ from reports import ladder
 from reports.visible import count, counted, percent, place, prose, visible
 
 LOST_IS_SEVERE = 0.05  # above this share of lost samples no versions are compared
-_VALUES_IN_HEADLINE = 40  # characters
+_VALUES_IN_HEADLINE = 24  # characters
 ERROR_SITE = "error-site"
 BRANCH = "branch"
 CALL = "call"

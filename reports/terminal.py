@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from profiler.model import Analysis, AnnotatedFunction, Branch, ChainLink, Conclusion
-from reports import findings, terminal_ladder, walk
+from reports import findings, terminal_graph, terminal_ladder, walk
 from reports.excerpt import fold
 from reports.highlight import token_rows
 from reports.terminal_source import excerpt, source_line
@@ -22,6 +22,7 @@ _STYLES = {
     Conclusion.NOT_REPRODUCED: "bold white on steel_blue",
 }
 _CANDIDATES_AT_MOST = 6
+_GRAPH_ROWS_AT_MOST = 16
 
 
 def render(analysis: Analysis, console: Console) -> None:
@@ -36,6 +37,7 @@ def render(analysis: Analysis, console: Console) -> None:
     else:
         _chain(analysis, writer)
         _origin(analysis, writer)
+        _graph(analysis, writer, console)
         _candidates(analysis, writer)
         terminal_ladder.candidates(analysis, writer)
     terminal_ladder.other_log(analysis, writer)
@@ -161,6 +163,14 @@ def _source(analysis: Analysis, function: AnnotatedFunction, writer: Writer) -> 
         for row in range(stretch.start, stretch.stop):
             values = findings.branch_values(analysis.branch) if findings.BRANCH in marks[row] else ""
             source_line(writer, function, row, marks[row], tokens[row], values)
+
+
+def _graph(analysis: Analysis, writer: Writer, console: Console) -> None:
+    if analysis.graph is None:
+        return
+    writer.blank()
+    writer.line(("Function graph", "bold"))
+    terminal_graph.render(analysis.graph, console, most=_GRAPH_ROWS_AT_MOST)
 
 
 def _candidates(analysis: Analysis, writer: Writer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.table import Table
+from rich.text import Text
 
 from profiler.model import Analysis, Branch, EvidenceNote, LogLine, Meaning, SourceCandidate
 from reports import findings, ladder
@@ -12,6 +13,7 @@ from reports.visible import place, prose, visible
 _WIDE = 72  # from here on the figures of a rung have columns of their own
 _LEFT_AT_MOST, _OUT_AT_MOST = 5, 4
 _GRAVE_AT_MOST, _LOG_AT_MOST = 5, 4
+_RUNG_WIDTH = 7  # of the longest name
 _STAMP = "black on dark_orange"
 
 Facts = list[tuple[str, list[Piece]]]
@@ -112,24 +114,31 @@ def candidates(analysis: Analysis, writer: Writer) -> None:
     writer.paragraph((ladder.tally(analysis), ""))
     left = ladder.remaining(analysis)
     out = [one for one in ladder.sorted_candidates(analysis) if one.excluded_by]
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold", ratio=3)
-    grid.add_column(overflow="fold", ratio=2)
-    shown = [*left[:_LEFT_AT_MOST], *out[:_OUT_AT_MOST]]
-    for one in shown:
-        _candidate(one, grid, writer)
-    writer.table(grid)
-    _more(len(analysis.source_candidates) - len(shown), writer)
+    kept, crossed = Table.grid(padding=(0, 2)), Table.grid(padding=(0, 2))
+    for grid, ratios in ((kept, (1,)), (crossed, (3, 2))):
+        grid.add_column(no_wrap=True, min_width=_RUNG_WIDTH)
+        for ratio in ratios:
+            grid.add_column(overflow="fold", ratio=ratio)
+    for one in left[:_LEFT_AT_MOST]:
+        kept.add_row(writer.text(("left", "bold red")), _left(one, writer))
+    for one in out[:_OUT_AT_MOST]:
+        crossed.add_row(*_crossed_out(one, writer))
+    for grid in (kept, crossed):
+        if grid.row_count:
+            writer.table(grid)
+    _more(max(0, len(left) - _LEFT_AT_MOST) + max(0, len(out) - _OUT_AT_MOST), writer)
 
 
-def _candidate(one: SourceCandidate, grid: Table, writer: Writer) -> None:
-    kept = not one.excluded_by
-    where = (f" {place(one.site.file, one.site.line)}", "dim")
-    if kept:
-        condition = (f"\n{prose(one.condition)}" if one.condition else "", "magenta")
-        site = writer.text((visible(one.site.function), "bold"), where, condition)
-        grid.add_row(writer.text(("left", "bold red")), site, writer.text(prose(one.reason)))
-    else:
-        site = writer.text((visible(one.site.function), "strike dim"), where)
-        grid.add_row(writer.text((visible(one.excluded_by, 12), "dim")), site, writer.text((prose(one.reason), "dim")))
+def _left(one: SourceCandidate, writer: Writer) -> Text:
+    reason = (f"\n{prose(one.reason)}" if one.reason else "", "")
+    condition = (f"\n{prose(one.condition)}" if one.condition else "", "magenta")
+    return writer.text((visible(one.site.function), "bold"), _where(one), condition, reason)
+
+
+def _crossed_out(one: SourceCandidate, writer: Writer) -> list[Text]:
+    site = writer.text((visible(one.site.function), "strike dim"), _where(one))
+    return [writer.text((visible(one.excluded_by, 12), "dim")), site, writer.text((prose(one.reason), "dim"))]
+
+
+def _where(one: SourceCandidate) -> Piece:
+    return f" {place(one.site.file, one.site.line)}", "dim"

@@ -92,7 +92,7 @@ def test_values_stand_with_the_condition_and_at_the_branch_s_line() -> None:
         ("16 > 0", True, "in berth_park(): 16 > 0"),
         ("16 <= 0", False, "in berth_park(): 16 <= 0 was false"),
         ("", True, "in berth_park()"),
-        ("x" * 41, True, "in berth_park()"),
+        ("x" * 25, True, "in berth_park()"),
     ],
 )
 def test_headline_has_the_values_where_they_are_short(values: str, outcome: bool, ends: str) -> None:
