@@ -405,6 +405,7 @@ def _manifest(request: RunRequest, partial: Path, kernel: Kernel | None, *, emul
         tool_versions=facts["tool_versions"],
         emulated=emulated,
         warnings=warnings,
+        rates={str(rung): float(rate) for rung, rate in facts.get("rates", {}).items()},
     )
 
 

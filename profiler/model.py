@@ -215,6 +215,7 @@ class Manifest:
     emulated: bool  # under TCG: samples land on translation-block heads
     warnings: list[str] = field(default_factory=list)
     stopped_by: str = ""  # verdict: it was decided; replay: nothing was sampled; time: all that was asked for
+    rates: dict[str, float] = field(default_factory=dict)  # calls a second: "none", without a rung, and under each
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
