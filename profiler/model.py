@@ -419,8 +419,7 @@ class AnnotatedLine:
     on_path: bool | None  # None where there is no code or it is not known
     marks: list[str] = field(default_factory=list)  # "error-site", "branch", "call"
     inlined: list[InlinedSamples] = field(default_factory=list)
-    # Where the path went from a conditional jump on this line: lines of the same function, in the order taken.
-    goes_to: list[int] = field(default_factory=list)
+    goes_to: list[int] = field(default_factory=list)  # lines where the path went from a jump here, in the order taken
 
 
 @dataclass(frozen=True, slots=True)
