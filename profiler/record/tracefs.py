@@ -57,14 +57,18 @@ def read(path: str) -> str:
 
 
 def write(path: str, text: str, *, add: bool = False) -> None:
-    """Writes in one system call, as `echo >` does, or with `add` as `echo >>`. Raises as `read` does."""
+    """Writes as `echo >` does, or with `add` as `echo >>`. Raises as `read` does.
+
+    Lists (of functions, of threads) are taken a word at a time: what is left is written until all of it is.
+    """
     if not add and os.path.basename(path) in SHARED:
         raise ValueError(f"truncating {path} would remove what is others'")
     try:
         fd = os.open(path, os.O_WRONLY | (os.O_APPEND if add else os.O_TRUNC))
         try:
-            if text or add:
-                os.write(fd, text.encode())
+            left = text.encode()
+            while left and (taken := os.write(fd, left)):
+                left = left[taken:]
         finally:
             os.close(fd)
     except OSError as error:
@@ -153,7 +157,8 @@ def restore(name: str, former: str) -> None:
     if not words or former.startswith(("#", "no pid")):  # "#### all functions enabled ####", "no pid"
         write(path, "")
     elif name == "buffer_size_kb":
-        write(path, words[0])  # "7 (expanded: 1408)"
+        # "7 (expanded: 1408)": by now it is expanded, and would stay at 7 for whoever uses it next
+        write(path, words[-1].rstrip(")"))
     else:
         write(path, former)
 
