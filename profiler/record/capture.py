@@ -64,6 +64,7 @@ class Capture:
         recording = self._start_perf(perf, event) if job.seconds else None
         self._start_counting(perf, load)
         self._read_kernel(load)
+        self._log.load_begins(load.pid)
         course = Course(job, load, recording, Orders(Place(job, load, self.out), self.orders), self.orders)
         course.run()
         self._finish_phase("record", ENDS)

@@ -26,6 +26,7 @@ SETTINGS = {
     "rcu_expedited": "/sys/kernel/rcu_expedited",
     "kprobes-optimization": "/proc/sys/debug/kprobes-optimization",
     "ftrace_enabled": "/proc/sys/kernel/ftrace_enabled",
+    "printk": "/proc/sys/kernel/printk",
 }
 
 _PF_EXITING = 0x4  # include/linux/sched.h: closing its descriptors, which takes long with many probes

@@ -109,8 +109,14 @@ def test_a_log_record_becomes_the_line_that_dmesg_prints() -> None:
     assert format_record(record) == "<6>[    5.140900] NET: Registered PF_INET6 protocol family"
 
 
-def test_a_log_record_keeps_its_level_without_its_facility() -> None:
-    assert format_record(b"30,12,1000001,c;systemd: ready; go") == "<6>[    1.000001] systemd: ready; go"
+def test_a_log_record_keeps_its_facility() -> None:
+    """The kernel's own is 0, and nobody else may write with that."""
+    assert format_record(b"30,12,1000001,c;systemd: ready; go") == "<30>[    1.000001] systemd: ready; go"
+
+
+def test_a_log_record_says_who_logged_it() -> None:
+    """Where the kernel was built to say that; as dmesg prints it, before the text."""
+    assert format_record(b"6,12,1000001,-,caller=T812;ready") == "<6>[    1.000001][  T812] ready"
 
 
 def test_a_log_record_without_fields_is_kept_as_it_is() -> None:
