@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -14,6 +16,8 @@ from profiler.model import Analysis, Branch, EvidenceNote, Meaning, RungState
 from reports import findings, html, ladder, terminal, walk
 from tests.unit import sample_analysis as samples
 from tests.unit.test_reports_html import Page
+
+ROOT = Path(__file__).parents[2]
 
 
 def shown(analysis: Analysis, width: int = 100) -> str:
@@ -191,3 +195,16 @@ def test_hostile_text_in_every_rung_stays_text() -> None:
     text = shown(samples.hostile(), 300)
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text)
     assert not [tag for tag, _ in page(samples.hostile()).tags if tag in ("script", "img", "svg/onload", "iframe")]
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "sample_data").glob("*/analysis.json")), ids=lambda path: path.parent.name
+)
+def test_analyses_of_earlier_versions_still_render(path: Path) -> None:
+    """Saved before there was a ladder: its notes are shown, and nothing is said of what was not looked at."""
+    analysis = Analysis.from_json(json.loads(path.read_text()))
+    text, words = shown(analysis), page(analysis).text
+    for note in analysis.evidence:
+        assert re.search(rf"^{note.source} +\S", text, re.MULTILINE)
+    assert findings.headline(analysis) in words
+    assert not any(heading in text for heading in ("Places in the source", "Kernel log", "Function graph", "manual "))
