@@ -197,10 +197,12 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """What one instruction does when it is executed. `target`: of a direct call or jump."""
+    """What one instruction does when it is executed. `target`: of a direct call or jump; `through`: what an indirect
+    one takes its target from."""
 
     address: int
     following: int
     control: Control
     target: int | None
     moves: tuple[Move, ...]
+    through: Operand | None = None

@@ -60,7 +60,7 @@ def locate(log: ExecutionLog, question: Question, code: RunningCode, sampled: ca
     entry = exact.Entry(kernel, question.number, code.symbol(question.function), dispatchers)
     linked = ExecutionLog(log.address - np.uint64(question.offset), log.registers, log.flags)
     symbols = calltree.Symbols(code.owner_of, code.graph)
-    paths = exact.examine(linked, entry, question.errno, code.executed, symbols, code.graph)
+    paths = exact.examine(exact.Logged(linked, code.executed, symbols, code.graph), entry, question.errno)
     if not paths:
         return None
     for path in paths:

@@ -18,6 +18,7 @@ _CONTROL = {
     FlowControl.CALL: Control.CALL,
     FlowControl.INDIRECT_CALL: Control.CALL,
 }
+_INDIRECT = (FlowControl.INDIRECT_BRANCH, FlowControl.INDIRECT_CALL)
 _SYSCALL_RETURNS = (Mnemonic.SYSRET, Mnemonic.SYSRETQ, Mnemonic.SYSEXIT, Mnemonic.SYSEXITQ)
 _INTERRUPT_RETURNS = (Mnemonic.IRET, Mnemonic.IRETD, Mnemonic.IRETQ)
 _SEGMENTS = {Register.GS: "gs", Register.FS: "fs"}
@@ -42,6 +43,7 @@ def decode(code: bytes, address: int) -> Executed | None:
         _control(instruction),
         instruction.near_branch_target if direct else None,
         tuple(_moves(instruction)),
+        _operand(instruction, 0) if instruction.flow_control in _INDIRECT else None,
     )
 
 

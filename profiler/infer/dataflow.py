@@ -7,7 +7,7 @@ What is read from an object that outlives the call (a socket's pending error) ha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,17 +55,32 @@ class Followed:
     cell: Cell | None
     stops: tuple[Stop, ...]
     written: int | None = None
+    unseen: tuple[int, ...] = ()  # rows of calls whose callee is not in the log, and may have set the value
+
+
+_NOTHING_UNSEEN: Mapping[int, int | None] = {}
 
 
 def follow(
-    log: ExecutionLog, rows: list[int], decode: Callable[[int], Executed | None], location: Location
+    log: ExecutionLog,
+    rows: list[int],
+    decode: Callable[[int], Executed | None],
+    location: Location,
+    unseen: Mapping[int, int | None] = _NOTHING_UNSEEN,
 ) -> Followed | None:
-    """The origin of what `location` holds before the last of `rows` is executed; None where it was there before."""
+    """The origin of what `location` holds before the last of `rows` is executed; None where it was there before.
+
+    `unseen`: rows of calls whose callee is not in the log. What one of them may have set has its origin there.
+    """
     pending: Pending = ()
     stops: list[Stop] = []
     read: Followed | None = None
+    doubtful: list[int] = []  # calls that were not seen, passed since the value was read from memory
     for row, after in zip(reversed(rows[:-1]), reversed(rows[1:]), strict=True):
         executed = decode(int(log.address[row]))
+        if row in unseen and _may_have_set(log, row, after, location):
+            return Followed(row, Move(str(location), StepKind.UNKNOWN), None, tuple(stops), unseen=(row,))
+        doubtful += [row] if row in unseen else []
         if executed is not None and after != row + 1 and executed.control == Control.NEXT:
             set_to = _set_meanwhile(log, row, after, location)
             if set_to is not None:
@@ -75,21 +90,74 @@ def follow(
         move = _writes(log, row, executed, location) if executed is not None else _changed(log, row, after, location)
         if move is None:
             continue
-        if read is not None and read.cell is not None and not _on_stack(log, read.row, read.cell):
-            return replace(read, written=row)
+        if read is not None and (ended := _ended_in_memory(log, row, move, read, stops, doubtful)) is not None:
+            return ended
         source = _source(log, row, move, location)
         if source is None:
-            return Followed(row, move, None, tuple(stops))
+            return Followed(row, move, None, tuple(stops), unseen=_given_to(log, location, doubtful))
         if move.kind == StepKind.OPERATE:
             pending = ((move.operator, move.value), *pending)
         elif isinstance(source, Cell) and not isinstance(location, Cell):
             source, pending = _narrowed(log, row, move, source, pending)
             read = Followed(row, move, source, tuple(stops))
+            doubtful = []
         elif isinstance(location, Cell) and isinstance(source, str):
             pending = _widened(log, row, move, location, pending)
         location = source
         stops.append(Stop(row, location, pending))
-    return replace(read, stops=tuple(stops)) if read is not None and isinstance(location, Cell) else None
+    if read is not None and isinstance(location, Cell):
+        return replace(read, stops=tuple(stops), unseen=tuple(doubtful) if _on_stack(log, read.row, location) else ())
+    return None
+
+
+def _ended_in_memory(
+    log: ExecutionLog, row: int, move: Move, read: Followed, stops: list[Stop], doubtful: list[int]
+) -> Followed | None:
+    """What was read from memory that `row` wrote, where that is the end: of another's memory, or of another value."""
+    if read.cell is not None and not _on_stack(log, read.row, read.cell):
+        return replace(read, written=row)
+    if doubtful and not _is_as_read(log, row, move, read):
+        return replace(read, stops=tuple(stops), unseen=tuple(doubtful))
+    return None
+
+
+def _may_have_set(log: ExecutionLog, row: int, after: int, location: Location) -> bool:
+    """Whether code that is not in the log, between two rows, may have set a register."""
+    if isinstance(location, Cell):
+        return False
+    column = _COLUMN[location]
+    return location in _CALLER_SAVED or bool(log.registers[row, column] != log.registers[after, column])
+
+
+def _given_to(log: ExecutionLog, location: Location, calls: list[int]) -> tuple[int, ...]:
+    """Those of `calls` that were given a pointer to a place, or to what it is a member of."""
+    if not isinstance(location, Cell):
+        return ()
+    pointers = log.registers[np.array(calls, dtype=np.intp)][:, _ARGUMENTS]
+    near = np.any(np.uint64(location.address) - pointers < _REACH, axis=1)
+    return tuple(calls[index] for index in np.flatnonzero(near).tolist())
+
+
+_ARGUMENTS = [_COLUMN[name] for name in ("rdi", "rsi", "rdx", "rcx", "r8", "r9")]
+_REACH = 512  # bytes behind a pointer that is given away: a structure on the stack
+
+
+# What a callee may leave changed (System V ABI for x86-64, figure 3.4).
+_CALLER_SAVED = frozenset(("rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11"))
+
+
+def _is_as_read(log: ExecutionLog, row: int, move: Move, read: Followed) -> bool:
+    """Whether what was written at `row` is what was read later: else something else wrote it in between."""
+    to = read.move.to
+    if not isinstance(to, str) or read.cell is None or read.row + 1 >= len(log.address):
+        return True
+    mask = (1 << 8 * min(read.cell.size, 4)) - 1
+    value = int(log.registers[read.row + 1, _COLUMN[to]]) & mask
+    if move.kind == StepKind.CONST:
+        return value == move.value & mask
+    if move.kind == StepKind.COPY and isinstance(move.source, str):
+        return value == int(log.registers[row, _COLUMN[move.source]]) & mask
+    return True
 
 
 def _changed(log: ExecutionLog, row: int, after: int, location: Location) -> Move | None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from profiler.graph import Block, Control, FunctionGraph, StepKind
 from profiler.infer import execution
@@ -41,6 +41,29 @@ class Exact:
     results: Counter[int]  # what the logged calls returned
     calls: int  # that failed so on this path, or on others with the same origin
     instructions: int
+    unseen: frozenset[int] = frozenset()  # functions that are not in the log, and may be where the errno came from
+    through: frozenset[int] = frozenset()  # functions that the value went through
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A log and the code that it is of. `unseen`: rows of calls whose callee is not in the log, with the callee's entry
+    where it is known: a log made by probes has the instructions alone that were probed."""
+
+    log: ExecutionLog
+    decode: Decode
+    symbols: Symbols
+    graph_of: Callable[[int], FunctionGraph]
+    unseen: Mapping[int, int | None] = field(default_factory=dict)
+    known_frames: Callable[[LoggedCall], Frame] | None = None  # where they were found with the calls
+
+    def frames(self, call: LoggedCall) -> Frame:
+        if self.known_frames is not None:
+            return self.known_frames(call)
+        return execution.frames(self.log, call, self.decode, self.symbols)
+
+    def follow(self, rows: list[int], location: Location) -> Followed | None:
+        return follow(self.log, rows, self.decode, location, self.unseen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +76,19 @@ class Entry:
     dispatchers: tuple[int, ...]  # functions that may refuse a call before its own is entered, the innermost first
 
 
-def examine(
-    log: ExecutionLog,
-    entry: Entry,
-    errno: int,
-    decode: Decode,
-    symbols: Symbols,
-    graph_of: Callable[[int], FunctionGraph],
-) -> list[Exact]:
+def examine(logged: Logged, entry: Entry, errno: int) -> list[Exact]:
     """The origins of the calls that failed with `errno`, the most frequent first; none where the log holds no whole
     call that did, or the origin lies before it."""
-    found = execution.calls(log, decode, symbols, entry.kernel, entry.number)
+    found = execution.calls(logged.log, logged.decode, logged.symbols, entry.kernel, entry.number)
+    return origins(logged, found, errno, lambda frame: _root(frame, entry))
+
+
+def origins(logged: Logged, found: list[LoggedCall], errno: int, root_of: Callable[[Frame], Frame]) -> list[Exact]:
+    """As `examine`, of calls that were found already. `root_of`: the outermost frame to show, of one below it."""
     results = Counter(call.result for call in found)
     by_origin: dict[tuple[Origin, tuple[str, ...]], Exact] = {}
-    for call, alike in execution.paths(log, found, -errno)[:_MOST_PATHS]:
-        path = _examine_one(log, call, alike, results, entry, errno, decode, symbols, graph_of)
+    for call, alike in execution.paths(logged.log, found, -errno)[:_MOST_PATHS]:
+        path = _examine_one(logged, call, alike, results, errno, root_of)
         if path is not None:
             key = (path.origin, tuple(node.name for node in path.chain))
             before = by_origin.setdefault(key, path)
@@ -77,38 +98,38 @@ def examine(
 
 
 def _examine_one(
-    log: ExecutionLog,
+    logged: Logged,
     call: LoggedCall,
     alike: int,
     results: Counter[int],
-    entry: Entry,
     errno: int,
-    decode: Decode,
-    symbols: Symbols,
-    graph_of: Callable[[int], FunctionGraph],
+    root_of: Callable[[Frame], Frame],
 ) -> Exact | None:
-    top = execution.frames(log, call, decode, symbols)
+    log = logged.log
+    top = logged.frames(call)
     frame_of = {row: frame for frame in _all(top) for row in frame.rows}
     rows = call.rows.tolist()
-    followed = follow(log, rows, decode, "rax")
+    followed = logged.follow(rows, "rax")
     for _ in range(_MOST_TESTS):
         if followed is None or followed.row not in frame_of:
             return None
-        root = _root(frame_of[followed.row], entry)
+        root = root_of(frame_of[followed.row])
         whole = list(frame_of[followed.row].outwards())[::-1]
         whole = whole[whole.index(root) :]
-        chain = _traceable(log, whole, graph_of)
+        chain = _traceable(log, whole, logged.graph_of)
         if not chain:
             return None
         left_at = whole[len(chain)].call_row if len(chain) < len(whole) else None
-        levels = _levels(log, rows, decode, chain, followed, left_at, errno, graph_of)
+        if left_at is None and followed.row in logged.unseen:
+            left_at = followed.row
+        levels = _levels(logged, rows, chain, followed, left_at, errno)
         tested = _tested(log, chain[-1], levels, followed, errno)
-        earlier = _before(log, rows, decode, followed, tested) if tested is not None else None
+        earlier = _before(logged, rows, followed, tested) if tested is not None else None
         if earlier is None:
             break
         followed = earlier
     assert followed is not None
-    nodes = execution.tree(log, root, decode, set(chain))
+    nodes = execution.tree(log, root, logged.decode, set(chain))
     return Exact(
         nodes[root],
         tuple(nodes[frame] for frame in chain),
@@ -118,6 +139,8 @@ def _examine_one(
         results,
         alike,
         len(call.rows),
+        unseen=frozenset(entry for row in followed.unseen if (entry := logged.unseen.get(row)) is not None),
+        through=frozenset(frame_of[stop.row].entry for stop in followed.stops if stop.row in frame_of),
     )
 
 
@@ -144,12 +167,10 @@ def _tested(
     return (behind[-1], test.place) if behind else None
 
 
-def _before(
-    log: ExecutionLog, rows: list[int], decode: Decode, followed: Followed, tested: tuple[int, str]
-) -> Followed | None:
+def _before(logged: Logged, rows: list[int], followed: Followed, tested: tuple[int, str]) -> Followed | None:
     """The value followed on from the register that was tested."""
     row, register = tested
-    earlier = follow(log, rows[: rows.index(row) + 1], decode, register)
+    earlier = logged.follow(rows[: rows.index(row) + 1], register)
     if earlier is None:
         return None
     return replace(earlier, stops=(*followed.stops, Stop(followed.row, register, ()), *earlier.stops))
@@ -186,20 +207,14 @@ def _root(origin: Frame, entry: Entry) -> Frame:
 
 
 def _levels(
-    log: ExecutionLog,
-    call_rows: list[int],
-    decode: Decode,
-    chain: list[Frame],
-    followed: Followed,
-    left_at: int | None,
-    errno: int,
-    graph_of: Callable[[int], FunctionGraph],
+    logged: Logged, call_rows: list[int], chain: list[Frame], followed: Followed, left_at: int | None, errno: int
 ) -> tuple[Level, ...]:
     """`left_at`: the row of the call by which the last of `chain` left for code that is not known."""
+    log, decode = logged.log, logged.decode
     places = _Places(followed)
     levels = []
     for depth, frame in enumerate(chain):
-        graph = graph_of(frame.entry)
+        graph = logged.graph_of(frame.entry)
         rows = _block_rows(log, frame, graph)
         is_last = depth + 1 == len(chain)
         deciding = (left_at or followed.row) if is_last else chain[depth + 1].call_row
@@ -218,46 +233,38 @@ def _levels(
             behind=along[index],
             at_end=places.held(frame, frame.rows[-1]),
             along=along,
-            constant_at=functools.partial(_is_constant, log, call_rows, decode, frame, rows),
+            constant_at=functools.partial(_is_constant, logged, call_rows, frame, rows),
         )
         limit = len(walk) if is_last else index
         fault = _fault(log, decode, frame, graph, deciding) if is_last else _faulted(log, decode, deciding)
         chosen = None
         if not is_last and block.call is not None and block.call.target is None:
-            chosen = _chosen(log, call_rows, decode, frame, rows[: index + 1], graph, chain[depth + 1].entry, deciding)
+            chosen = _chosen(logged, call_rows, frame, rows[: index + 1], chain[depth + 1].entry, deciding)
         levels.append(Level(graph, slicer, origin, tuple(walk), limit, _certain, chosen, fault))
     return tuple(levels)
 
 
-def _is_constant(
-    log: ExecutionLog, call_rows: list[int], decode: Decode, frame: Frame, starts: list[int], index: int, place: str
-) -> bool:
+def _is_constant(logged: Logged, call_rows: list[int], frame: Frame, starts: list[int], index: int, place: str) -> bool:
     """Whether what `place` holds behind the block at `index` of the walk was set to a constant in this very execution
     of the function: then earlier branches alone decided what a test of it says."""
     if index + 1 >= len(starts) or not (place in LOGGED_REGISTERS or place.startswith("stack")):
         return False
     since, upto = bisect_left(call_rows, frame.rows[0]), bisect_left(call_rows, starts[index + 1])
     location = place if place in LOGGED_REGISTERS else Cell(frame.return_slot + int(place[len("stack") :]), 4)
-    followed = follow(log, call_rows[since : upto + 1], decode, location)
+    followed = logged.follow(call_rows[since : upto + 1], location)
     return followed is not None and followed.move.kind == StepKind.CONST and followed.row in frame.rows
 
 
 def _chosen(
-    log: ExecutionLog,
-    call_rows: list[int],
-    decode: Decode,
-    frame: Frame,
-    starts: list[int],
-    graph: FunctionGraph,
-    callee: int,
-    call_row: int,
+    logged: Logged, call_rows: list[int], frame: Frame, starts: list[int], callee: int, call_row: int
 ) -> Level | None:
     """The walk up to an indirect call, where the function itself set the pointer to a constant: its branches chose."""
+    log, graph = logged.log, logged.graph_of(frame.entry)
     column = next((c for c, value in enumerate(log.registers[call_row].tolist()) if value == callee), None)
     if column is None:
         return None
     since, upto = bisect_left(call_rows, frame.rows[0]), bisect_left(call_rows, call_row)
-    followed = follow(log, call_rows[since : upto + 1], decode, LOGGED_REGISTERS[column])
+    followed = logged.follow(call_rows[since : upto + 1], LOGGED_REGISTERS[column])
     if followed is None or followed.move.kind != StepKind.CONST or followed.row not in frame.rows:
         return None
     origin, places = _here(log, followed), _Places(followed, LOGGED_REGISTERS[column])

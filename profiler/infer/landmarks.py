@@ -7,7 +7,7 @@ So all here is about machine code: which direct calls lie on every walk to an in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from profiler.graph import Block, FunctionGraph
@@ -86,48 +86,85 @@ def called_before(graph: FunctionGraph, address: int) -> list[int]:
     return [call.target for call in calls if call is not None and call.target is not None]
 
 
+def feasible(graph: FunctionGraph, absent: Callable[[int], bool]) -> frozenset[int]:
+    """Starts of the blocks that lie on a walk from the entry to an exit on which no function is called that was not.
+
+    `absent` tells of a function's entry whether it was surely not called.
+    """
+    open_ = {start for start, block in graph.blocks.items() if not _calls_one(block, absent)}
+    forwards = {start: [e.target for e in graph.blocks[start].edges if e.target in open_] for start in open_}
+    backwards: dict[int, list[int]] = {start: [] for start in open_}
+    for start, targets in forwards.items():
+        for target in targets:
+            backwards[target].append(start)
+    exits = [start for start in open_ if not graph.blocks[start].edges]
+    return frozenset(_reached(forwards, [graph.entry] if graph.entry in open_ else []) & _reached(backwards, exits))
+
+
+def _calls_one(block: Block, absent: Callable[[int], bool]) -> bool:
+    return block.call is not None and block.call.target is not None and absent(block.call.target)
+
+
+def _reached(following: Mapping[int, Sequence[int]], starts: Iterable[int]) -> set[int]:
+    waiting = list(starts)
+    seen = set(waiting)
+    while waiting:
+        for target in following[waiting.pop()]:
+            if target not in seen:
+                seen.add(target)
+                waiting.append(target)
+    return seen
+
+
 def block_at(graph: FunctionGraph, address: int) -> Block | None:
     return next((block for block in graph.blocks.values() if block.start <= address < block.end), None)
 
 
 def dominators(graph: FunctionGraph) -> dict[int, frozenset[int]]:
     """For each block that can be reached, by start: the blocks on every walk to it from the entry, itself included."""
-    order = _reverse_postorder(graph)
-    place = {start: number for number, start in enumerate(order)}
-    before: dict[int, list[int]] = {start: [] for start in order}
-    for start in order:
-        for edge in graph.blocks[start].edges:
-            if edge.target in place:
-                before[edge.target].append(start)
+    blocks = graph.blocks.items()
+    return dominating(
+        graph.entry, {start: [e.target for e in b.edges if e.target in graph.blocks] for start, b in blocks}
+    )
+
+
+def dominating(entry: int, following: Mapping[int, Sequence[int]]) -> dict[int, frozenset[int]]:
+    """The same of any graph, by what follows each node."""
+    order = _reverse_postorder(entry, following)
+    place = {node: number for number, node in enumerate(order)}
+    before: dict[int, list[int]] = {node: [] for node in order}
+    for node in order:
+        for target in following[node]:
+            before[target].append(node)
     everything = (1 << len(order)) - 1
     sets = dict.fromkeys(order, everything)  # as bits, by place in the order
-    sets[graph.entry] = 1 << place[graph.entry]
+    sets[entry] = 1
     changed = True
     while changed:
         changed = False
-        for start in order[1:]:
+        for node in order[1:]:
             common = everything
-            for predecessor in before[start]:
+            for predecessor in before[node]:
                 common &= sets[predecessor]
-            common |= 1 << place[start]
-            changed = changed or common != sets[start]
-            sets[start] = common
-    return {start: frozenset(order[n] for n in range(len(order)) if bits >> n & 1) for start, bits in sets.items()}
+            common |= 1 << place[node]
+            changed = changed or common != sets[node]
+            sets[node] = common
+    return {node: frozenset(order[n] for n in range(len(order)) if bits >> n & 1) for node, bits in sets.items()}
 
 
-def _reverse_postorder(graph: FunctionGraph) -> list[int]:
-    """The entry first; of two blocks of which one comes before the other on walks without loops, that one first."""
+def _reverse_postorder(entry: int, following: Mapping[int, Sequence[int]]) -> list[int]:
+    """The entry first; of two nodes of which one comes before the other on walks without loops, that one first."""
     finished: list[int] = []
-    seen = {graph.entry}
-    stack = [(graph.entry, iter(graph.blocks[graph.entry].edges))]
+    seen = {entry}
+    stack = [(entry, iter(following[entry]))]
     while stack:
-        start, edges = stack[-1]
-        for edge in edges:
-            if edge.target in graph.blocks and edge.target not in seen:
-                seen.add(edge.target)
-                stack.append((edge.target, iter(graph.blocks[edge.target].edges)))
+        node, targets = stack[-1]
+        for target in targets:
+            if target not in seen:
+                seen.add(target)
+                stack.append((target, iter(following[target])))
                 break
         else:
-            finished.append(start)
+            finished.append(node)
             stack.pop()
     return finished[::-1]

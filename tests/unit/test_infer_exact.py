@@ -21,7 +21,7 @@ EPERM, EFAULT, EINVAL = 1, 14, 22
 def examined(kernel: ToyKernel, machine: ToyMachine, errno: int = EINVAL) -> list[Exact]:
     entry = Entry(kernel.at["entry_SYSCALL_64"], FROB, kernel.at.get("__x64_sys_frob"), (kernel.at["do_syscall_64"],))
     symbols = Symbols(kernel.owner_of, kernel.graph)
-    return exact.examine(machine.log(), entry, errno, kernel.executed, symbols, kernel.graph)
+    return exact.examine(exact.Logged(machine.log(), kernel.executed, symbols, kernel.graph), entry, errno)
 
 
 class Found:

@@ -1,0 +1,287 @@
+"""Hits of instruction probes put together to calls, as far as possible as an execution log has them.
+
+Probes are set on some functions alone, and some instructions refuse them. What lies between two hits is found by
+following the code: straight on to the next hit, into a function that was called, or back behind the call that
+led out. A call whose callee has no hits is noted: what it returned was made where nobody looked.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from profiler.graph import Control, Executed, Memory
+from profiler.infer.calltree import THUNKS, Symbols
+from profiler.infer.execution import RAX, RSP, Decode, Frame, LoggedCall
+from profiler.model import LOGGED_REGISTERS, ExecutionLog, ProbeHits
+
+_MOST_REFUSED = 16  # instructions in a row that no probe could be set on, or none was
+_MOST_CALLS = 48
+# The thunks of __x86_indirect_thunk_array, RETPOLINE_THUNK_SIZE apart (arch/x86/include/asm/nospec-branch.h).
+_BY_ENCODING = (
+    *("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi"),
+    *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
+)
+_THUNK_BYTES = 32
+_NOT_SEEN = 0  # where a call goes on that was not seen itself
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """`log`: the hits, and between them the instructions that had no probe, with the registers as they were behind
+    them. `unseen`: rows of calls, or of jumps to other functions, whose callee has no hits: its entry, where it is
+    known. `passed`: functions without hits that called others with hits."""
+
+    log: ExecutionLog
+    calls: list[LoggedCall]
+    frames: dict[int, Frame]  # by the first row of a call
+    unseen: dict[int, int | None]
+    passed: frozenset[int]
+
+    def frames_of(self, call: LoggedCall) -> Frame:
+        return self.frames[int(call.rows[0])]
+
+
+@dataclass(slots=True)
+class _Rows:
+    address: list[int] = field(default_factory=list)
+    hit: list[int] = field(default_factory=list)  # whose registers they have
+
+
+def put_together(hits: ProbeHits, root: int, errno: int, decode: Decode, symbols: Symbols) -> Probed:
+    """The calls of the function at `root`. One that leaves by a jump to where no probe is counts as failed with
+    `errno`: what it returned is not seen."""
+    rows, calls = _Rows(), []
+    frames: dict[int, Frame] = {}
+    unseen: dict[int, int | None] = {}
+    passed: set[int] = set()
+    for of_call in _calls(hits, root):
+        builder = _Builder(hits, rows, decode, symbols, unseen, passed)
+        first = len(rows.address)
+        top = builder.build(of_call)
+        result = builder.result(errno)
+        if result is not None:
+            calls.append(LoggedCall(np.arange(first, len(rows.address)), result))
+            frames[first] = top
+    chosen = np.array(rows.hit, dtype=np.intp)
+    log = ExecutionLog(np.array(rows.address, dtype=np.uint64), hits.registers[chosen], hits.flags[chosen])
+    return Probed(log, calls, frames, unseen, frozenset(passed))
+
+
+def _calls(hits: ProbeHits, root: int) -> list[list[int]]:
+    """Rows of the hits of each call, the first at the function's entry."""
+    found: list[list[int]] = []
+    for thread in np.unique(hits.thread).tolist():
+        rows = np.flatnonzero((hits.thread == thread) & ~hits.is_return)
+        starts = np.flatnonzero(hits.address[rows] == root).tolist()
+        found += [rows[start:end].tolist() for start, end in itertools.pairwise([*starts, len(rows)])]
+        if len(found) >= _MOST_CALLS:
+            break
+    return found[:_MOST_CALLS]
+
+
+@dataclass(slots=True)
+class _Open:
+    """A call that is not over: where it goes on, and the frame that made it."""
+
+    following: int
+    frame: Frame
+
+
+class _Builder:
+    """One call: its rows, appended to `rows`, and its frames."""
+
+    def __init__(
+        self,
+        hits: ProbeHits,
+        rows: _Rows,
+        decode: Decode,
+        symbols: Symbols,
+        unseen: dict[int, int | None],
+        passed: set[int],
+    ) -> None:
+        self.address = hits.address
+        self.attached = hits.attached
+        self.registers = hits.registers
+        self.rows, self.decode, self.symbols = rows, decode, symbols
+        self.unseen, self.passed = unseen, passed
+        self.stack: list[_Open] = []
+        self.top = Frame(0, "", None, None, tail=False, return_slot=-1)
+        self.is_over = False
+
+    def build(self, hits: list[int]) -> Frame:
+        first = hits[0]
+        name, entry = self._function(int(self.address[first]))
+        root = self.top = Frame(entry, name, None, None, tail=False, return_slot=self._rsp(first))
+        self._emit(int(self.address[first]), first)
+        for before, hit in itertools.pairwise(hits):
+            self._go_on(before, hit)
+            if self.is_over:
+                break
+        return root
+
+    def result(self, errno: int) -> int | None:
+        """What the call returned; None where it is not whole."""
+        row = len(self.rows.address) - 1
+        hit, last = self.rows.hit[row], self.decode(self.rows.address[row])
+        frame: Frame | None = self.top
+        while frame is not None and frame.tail:
+            frame = frame.parent
+        if last is None or frame is None or frame.parent is not None or self._rsp(hit) != frame.return_slot:
+            return None
+        if self._returns(last):
+            value = int(self.registers[hit, RAX])
+            return value - (1 << 64) if value >> 63 else value
+        if last.control == Control.JUMP:
+            target = self.unseen[row] = self._target(last, hit)
+            self.rows.address.append(target or 0)  # where the value is found again, for it to be followed from
+            self.rows.hit.append(hit)
+            return -errno
+        return None
+
+    def _go_on(self, before: int, hit: int) -> None:
+        """From one hit to the next."""
+        step, goal = self.decode(int(self.address[before])), int(self.address[hit])
+        if step is not None and step.control == Control.CALL:
+            return self._over_call(step, before, hit)
+        if step is not None and (self._returns(step) or (step.control != Control.NEXT and not self._stays(step, goal))):
+            return self._leave(step, before, hit)
+        ways = [step.following] if step is not None and step.control != Control.JUMP else []
+        ways += [step.target] if step is not None and step.target is not None else []
+        gap = next((gap for way in ways if (gap := self._straight(way, goal)) is not None), None)
+        if gap is None and self._function(goal)[1] != self.top.entry:
+            return self._elsewhere(before, hit)
+        if gap is None:  # through code without probes
+            self.unseen.setdefault(len(self.rows.address) - 1, None)
+        return self._emit_all(gap or [], goal, hit)
+
+    def _stays(self, step: Executed, goal: int) -> bool:
+        """Whether a jump, on its way to the next hit, stays in its function."""
+        to = goal if step.target is None or step.control == Control.CONDITIONAL else step.target
+        return self._function(to)[1] == self.top.entry
+
+    def _over_call(self, step: Executed, before: int, hit: int) -> None:
+        goal = int(self.address[hit])
+        gap = self._straight(step.following, goal)
+        target = self._target(step, before)
+        if gap is not None:
+            self.unseen[len(self.rows.address) - 1] = target
+            return self._emit_all(gap, goal, hit)
+        return self._enter(step.following, target, hit)
+
+    def _enter(self, following: int, target: int | None, hit: int) -> None:
+        """A function that was called, perhaps by one without hits; `target`: the one that the call names."""
+        goal = int(self.address[hit])
+        name, entry = self._function(goal)
+        if target is not None and target != entry:
+            self.passed.add(target)
+        frame = Frame(entry, name, self.top, len(self.rows.address) - 1, tail=False, return_slot=self._rsp(hit))
+        self.top.children.append(frame)
+        self.stack.append(_Open(following, self.top))
+        self.top = frame
+        return self._emit(goal, hit)
+
+    def _leave(self, step: Executed, before: int, hit: int) -> None:
+        """Out of a function by its return, or by a jump to another's beginning."""
+        goal, returns = int(self.address[hit]), self._returns(step)
+        row = len(self.rows.address) - 1
+        name, entry = self._function(goal)
+        if not returns and goal == entry and self._rsp(hit) == self.top.return_slot:
+            frame = Frame(entry, name, self.top, row, tail=True, return_slot=self.top.return_slot)
+            self.top.children.append(frame)
+            self.top = frame
+            return self._emit(goal, hit)
+        for index in range(len(self.stack) - 1, -1, -1):
+            gap = self._straight(self.stack[index].following, goal)
+            if gap is not None:
+                if not returns:
+                    self.unseen[row] = self._target(step, before)
+                self._end(self.stack[index].frame, before)
+                del self.stack[index:]
+                return self._emit_all(gap, goal, hit)
+        if returns and self.stack and goal == entry:  # the next function that one without hits calls
+            opened = self.stack.pop()
+            self._end(opened.frame, before)
+            return self._enter(opened.following, None, hit)
+        return self._elsewhere(before, hit)
+
+    def _elsewhere(self, before: int, hit: int) -> None:
+        """To where nothing that was seen leads: into a function that code without probes calls, or back out of one."""
+        goal = int(self.address[hit])
+        name, entry = self._function(goal)
+        if not name:  # the fixup of a fault, under no symbol
+            return self._emit(goal, hit)
+        if goal == entry and self._rsp(hit) < self._rsp(before):
+            return self._enter(_NOT_SEEN, None, hit)
+        for index in range(len(self.stack) - 1, -1, -1):
+            if self.stack[index].frame.entry == entry:
+                self.unseen.setdefault(len(self.rows.address) - 1, None)
+                self._end(self.stack[index].frame, before)
+                del self.stack[index:]
+                return self._emit(goal, hit)
+        self.is_over = True
+        return None
+
+    def _end(self, outer: Frame, before: int) -> None:
+        """The frames within `outer` have returned."""
+        frame: Frame | None = self.top
+        while frame is not None and frame is not outer:
+            frame.result = int(self.registers[before, RAX])
+            frame = frame.parent
+        self.top = outer
+
+    def _straight(self, way: int, goal: int) -> list[int] | None:
+        """The instructions from `way` to just before `goal`, none with a probe; None where no way leads there so."""
+        found: list[int] = []
+        while way != goal:
+            step = self.decode(way)
+            if step is None or way in self.attached or len(found) >= _MOST_REFUSED:
+                return None
+            found.append(way)
+            if step.control == Control.NEXT:
+                way = step.following
+            elif step.control == Control.JUMP and step.target is not None:
+                way = step.target
+            else:
+                return None
+        return found
+
+    def _target(self, step: Executed, hit: int) -> int | None:
+        """The entry of the function that a call or jump leads to; None where its pointer lies in memory."""
+        if step.target is None:
+            through = step.through
+            if through is None or isinstance(through, Memory):
+                return None
+            return int(self.registers[hit, LOGGED_REGISTERS.index(through)])
+        name, start = self._function(step.target)
+        if not name.startswith(THUNKS):
+            return step.target
+        register = name.rpartition("_")[2]  # __x86_indirect_thunk_rax, or __x86_indirect_thunk_array for all of them
+        if register == "array":
+            register = _BY_ENCODING[(step.target - start) // _THUNK_BYTES % len(_BY_ENCODING)]
+        return int(self.registers[hit, LOGGED_REGISTERS.index(register)]) if register in LOGGED_REGISTERS else None
+
+    def _returns(self, step: Executed) -> bool:
+        if step.control == Control.RETURN:
+            return True
+        target = step.target if step.control == Control.JUMP else None
+        return target is not None and self._function(target)[0].startswith("__x86_return_thunk")
+
+    def _emit_all(self, gap: list[int], goal: int, hit: int) -> None:
+        for address in gap:
+            self._emit(address, hit)
+        self._emit(goal, hit)
+
+    def _emit(self, address: int, hit: int) -> None:
+        self.top.rows.append(len(self.rows.address))
+        self.rows.address.append(address)
+        self.rows.hit.append(hit)
+
+    def _rsp(self, hit: int) -> int:
+        return int(self.registers[hit, RSP])
+
+    def _function(self, address: int) -> tuple[str, int]:
+        found = self.symbols.function_at(address)
+        return (found[0], found[1]) if found else ("", address)

@@ -1,0 +1,141 @@
+"""Which instructions to probe, round after round, until the errno's origin is seen.
+
+The first round probes what is likely to have run, and what lies behind its branches; each further one what ran, and
+what the round before saw control leave to: blocks without probes, functions that were called and not looked into.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from profiler.graph import Block, EdgeKind, FunctionGraph
+from profiler.infer.exact import Exact
+from profiler.infer.probed import Probed
+from profiler.infer.slice import OriginKind
+from profiler.model import ProbeHits
+
+MOST_INSTRUCTIONS = 450  # of one round: putting one probe on takes some 10 ms in an emulated guest
+MOST_RETURNS = 48
+_SPARE = 120  # instructions of a function that is looked into for the first time
+_NOT_SEEN = (OriginKind.CALL, OriginKind.MEMORY, OriginKind.UNKNOWN)
+
+Known = dict[int, set[int]]  # function → blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Addresses to probe; `returns` are functions whose return is asked for."""
+
+    instructions: frozenset[int]
+    returns: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """`function_of`: the entry of the function that holds an address; `instructions_of`: addresses of the instructions
+    of a block."""
+
+    graph_of: Callable[[int], FunctionGraph]
+    function_of: Callable[[int], int | None]
+    instructions_of: Callable[[Block], list[int]]
+
+    def first(self, likely: Mapping[int, Iterable[int]], returns: Iterable[int] = ()) -> Round:
+        """`likely`: blocks by function, the outermost function first; of a function without any, its beginning."""
+        known = {entry: set(blocks) or {entry} for entry, blocks in likely.items()}
+        return Round(self._around(known, {}), frozenset(list(returns)[:MOST_RETURNS]))
+
+    def next(self, asked: Round, hits: ProbeHits, probed: Probed, path: Exact | None, errno: int) -> Round | None:
+        """None where nothing more would be seen."""
+        ran = self._ran(hits)
+        fresh: Known = {}
+        if path is None or path.unseen or path.origin.kind in _NOT_SEEN:
+            self._look_into(fresh, ran, [*probed.passed, *(path.unseen if path is not None else ())])
+            self._look_into(fresh, ran, failing_functions(hits, errno))
+        if path is None or path.origin.kind in _NOT_SEEN:
+            for entry, blocks in ran.items():
+                fresh.setdefault(entry, set()).update(self._behind(entry, blocks, hits))
+                self._look_into(fresh, ran, self._fixups(entry, blocks))
+        if path is not None:  # what has nothing to do with the value need not be seen again
+            matters = path.through | {node.entry for node in path.chain}
+            ran = {entry: blocks for entry, blocks in ran.items() if entry in matters}
+        wanted = self._around(ran, {entry: blocks for entry, blocks in fresh.items() if blocks})
+        return Round(wanted) if wanted - asked.instructions else None
+
+    def _look_into(self, fresh: Known, ran: Known, entries: Iterable[int]) -> None:
+        for entry in entries:
+            if entry not in ran and self._has_graph(entry):
+                fresh.setdefault(entry, {entry})
+
+    def _has_graph(self, entry: int) -> bool:
+        try:
+            return bool(self.graph_of(entry).blocks)
+        except LookupError:
+            return False
+
+    def _ran(self, hits: ProbeHits) -> Known:
+        """The blocks that were hit, by function; one whose first instruction refuses probes by those that follow."""
+        ran: Known = {}
+        hit = set(hits.address[~hits.is_return].tolist())
+        for entry in {self.function_of(address) for address in hit}:
+            if entry is None or not self._has_graph(entry):
+                continue
+            for block in self.graph_of(entry).blocks.values():
+                if not hit.isdisjoint(self.instructions_of(block)):
+                    ran.setdefault(entry, set()).add(block.start)
+        return ran
+
+    def _behind(self, entry: int, ran: set[int], hits: ProbeHits) -> set[int]:
+        """Blocks without probes to which control may have gone from those that ran."""
+        graph = self.graph_of(entry)
+        found = {edge.target for start in ran for edge in graph.blocks[start].edges if edge.target in graph.blocks}
+        return {start for start in found - ran if hits.attached.isdisjoint(self.instructions_of(graph.blocks[start]))}
+
+    def _fixups(self, entry: int, ran: set[int]) -> list[int]:
+        """The functions that faults of blocks lead to, where these are others."""
+        graph = self.graph_of(entry)
+        edges = [edge for start in ran for edge in graph.blocks[start].edges if edge.kind == EdgeKind.FAULT]
+        found = [self.function_of(edge.target) for edge in edges if edge.target not in graph.blocks]
+        return [function for function in found if function is not None]
+
+    def _around(self, known: Known, fresh: Known) -> frozenset[int]:
+        """All of `known`, of `fresh` and what follows it as much as there is room for, then what follows `known`."""
+        found: set[int] = set()
+        for entry, starts in known.items():
+            blocks = self.graph_of(entry).blocks
+            for start in sorted(starts):
+                if start in blocks and len(found) < 2 * MOST_INSTRUCTIONS:
+                    found.update(self.instructions_of(blocks[start]))
+        for entry, starts in fresh.items():
+            found |= self._on_from(
+                entry, starts, len(found) + max(_SPARE, MOST_INSTRUCTIONS // len(fresh)) - len(found)
+            )
+        for entry, starts in known.items():
+            room = MOST_INSTRUCTIONS - len(found)
+            if room > 0:
+                found |= self._on_from(entry, starts, room, known=starts)
+        return frozenset(found)
+
+    def _on_from(self, entry: int, starts: Iterable[int], room: int, known: Iterable[int] = ()) -> set[int]:
+        """The blocks `starts` but for those known, and on from them, nearest first, while there is room."""
+        blocks, counted = self.graph_of(entry).blocks, set(known)
+        found: set[int] = set()
+        pending, seen = list(starts), set(starts)
+        while pending and len(found) < room:
+            block = blocks.get(pending.pop(0))
+            if block is None:
+                continue
+            if block.start not in counted:
+                found.update(self.instructions_of(block))
+            following = [edge.target for edge in block.edges if edge.target not in seen]
+            seen.update(following)
+            pending += following
+        return found
+
+
+def failing_functions(hits: ProbeHits, errno: int) -> list[int]:
+    """Functions of which a return probe saw the errno, as an int or as an error pointer; the deepest first."""
+    rax = hits.registers[:, 0].astype("int64")
+    low = rax & 0xFFFFFFFF
+    failed = hits.is_return & ((rax == -errno) | (low == (-errno) & 0xFFFFFFFF))
+    return list(dict.fromkeys(hits.address[failed].tolist()))
