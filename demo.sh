@@ -6,6 +6,7 @@ cd "$(dirname "$0")"
 . scripts/setup.sh
 
 install_packages
+unpack_manual
 if make_environment requirements-ci.txt ""; then
     exec .venv/bin/whyerrno demo --sample-data sample_data "$@"
 fi

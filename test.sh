@@ -7,6 +7,7 @@ cd "$(dirname "$0")"
 
 # shellcheck disable=SC2086
 install_packages $TEST_PACKAGES
+unpack_manual
 make_environment requirements-ci.txt "[test]"
 export PATH="$PWD/.venv/bin:$PATH"
 

@@ -2,7 +2,7 @@
 # Sourced by bash from the root of the tree; `set -eu` is in force.
 
 # Everything that the project starts, one list for Debian and Ubuntu alike.
-PACKAGES="python3 python3-venv qemu-system-x86 busybox-static gcc libc6-dev xz-utils util-linux debian-archive-keyring"
+PACKAGES="python3 python3-venv qemu-system-x86 busybox-static gcc libc6-dev xz-utils util-linux manpages-dev debian-archive-keyring"
 TEST_PACKAGES="chromium groff-base llvm openssh-client openssh-server"
 
 say() { printf '%s\n' "$0: $*" >&2; }
@@ -53,6 +53,24 @@ install_packages() {
         $root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$package" \
             || say "could not install $package"
     done
+}
+
+# Images of containers tell dpkg to leave manuals out: then the package is installed and its pages are not there. They are
+# unpacked into the cache, where whyerrno looks for them last.
+unpack_manual() {
+    local cache folder
+    [ -e /usr/share/man/man2/bind.2.gz ] && return 0
+    case ${XDG_CACHE_HOME:-} in /*) cache=$XDG_CACHE_HOME ;; *) cache=$HOME/.cache ;; esac
+    cache=$cache/whyerrno/manual
+    [ -e "$cache/usr/share/man/man2/bind.2.gz" ] && return 0
+    command -v apt-get >/dev/null || return 0
+    folder=$(mktemp -d) || return 0
+    if (cd "$folder" && apt-get download -q manpages-dev && dpkg-deb -x manpages-dev_*.deb .) >&2; then
+        mkdir -p "$cache/usr/share" && cp -R "$folder/usr/share/man" "$cache/usr/share/"
+    else
+        say "no manual pages here: \`whyerrno explain\` will say what is missing"
+    fi
+    rm -r "$folder"
 }
 
 # The newest Python of 3.11 or later.

@@ -13,6 +13,7 @@ from profiler.cli.root import common_options
 ENVIRONMENT = {
     "XDG_CACHE_HOME": "Fetched kernels, their symbol caches and the compiled load are kept in its whyerrno folder "
     "(default ~/.cache).",
+    "MANPATH": "Where manual pages are looked for first, as man(1) has it.",
     "WHYERRNO_ACCEL": "tcg or kvm: how guests run, whatever a trial of KVM says.",
     "WHYERRNO_DEBIAN_MIRROR": "Address of the Debian mirror to fetch kernels from, in place of the one that apt uses "
     "(needed on Ubuntu, whose apt has no Debian archive).",

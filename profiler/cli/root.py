@@ -15,6 +15,7 @@ from profiler.cli.suggest import nearest
 # Name of the command, and the module that holds it as `command`. The order is the order of the help.
 COMMANDS = {
     "run": "profiler.cli.run",
+    "explain": "profiler.cli.explain",
     "report": "profiler.cli.report",
     "compare": "profiler.cli.compare",
     "campaign": "profiler.cli.campaign",

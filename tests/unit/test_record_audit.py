@@ -52,6 +52,6 @@ def test_records_that_the_log_has_are_not_repeated() -> None:
     assert [line.rpartition("audit: ")[2] for line in lines] == ["type=1400 audit(1.2:4): b"]
 
 
-def test_the_consoles_level_is_the_first_number(tmp_path: object) -> None:
+def test_the_consoles_level_is_the_first_number() -> None:
     """Of kernel.printk; where it cannot be read nothing is raised."""
     assert console_level("/nonexistent") == 8
