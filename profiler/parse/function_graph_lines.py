@@ -77,11 +77,11 @@ _THREAD = re.compile(rb" *(?P<name>.*)-(?P<number>\d{1,10}) *", re.DOTALL)
 
 # do_mprotect_pkey() {
 # do_one(a=0x1, b=2) { /* <-do_all+0x12/0x40 */
-_ENTRY = re.compile(rb"(?P<name>[^({}]+)\(.*\) \{(?: /\* ?<-.*\*/)?", re.DOTALL)
+_ENTRY = re.compile(rb"(?P<name>[^({}|]+)\(.*\) \{(?: /\* ?<-.*\*/)?", re.DOTALL)
 # do_mprotect_pkey();
 # do_one(); /* = -22 */
 # do_one(a=0x1); /* <-do_all ret=0xffff */
-_LEAF = re.compile(rb"(?P<name>[^({}]+)\(.*\);(?: /\*(?: <-.*?)?(?: (?:ret)?= ?(?P<value>[-\w]+))? ?\*/)?", re.DOTALL)
+_LEAF = re.compile(rb"(?P<name>[^({}|]+)\(.*\);(?: /\*(?: <-.*?)?(?: (?:ret)?= ?(?P<value>[-\w]+))? ?\*/)?", re.DOTALL)
 # } /* do_one ret=-22 */
 # } /* do_one = 0x0 */
 # }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from profiler.parse.function_graph_lines import Kind, Lines, Tables
+from profiler.parse.function_graph_lines import Kind, Lines, Tables, empty
 from profiler.parse.function_graph_types import NONE, FunctionGraph, GraphCalls, GraphEvents
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ class Matcher:
         return self._part(last=False) if self._waiting * 2 > self._kept else None
 
     def finish(self) -> FunctionGraph:
+        if not self._calls:
+            self.add(empty(0, np.zeros(0, np.int64)))
         return self._part(last=True)
 
     def _part(self, *, last: bool) -> FunctionGraph:
