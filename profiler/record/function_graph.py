@@ -31,7 +31,7 @@ FAILING, SUCCEEDING = "failing", "succeeding"
 MOST_CALLS, MOST_SECONDS = 100_000, 60.0
 MOST_BYTES = 64 << 20  # of text
 _FIRST_SLICE = 0.02  # seconds; a tight loop's 32 calls mostly fit
-_LONGER = 4  # the next slice, where they do not
+_LONGER, _LONGEST = 2.0, 10.0  # the next slice, where they do not: at least, and at most
 
 
 class Asked:
@@ -54,13 +54,13 @@ def carry_out(order: dict[str, object], number: int, place: Place) -> dict[str, 
     tracefs.check_function_tracing()
     with _load_of(asked, number, place) as pid:
         tracing = Tracing(asked.function, asked.functions, asked.sites, follow_children=not place.job.scenario)
-        slow = bool(place.job.scenario) and not asked.functions
+        slow = bool(place.job.scenario) and not asked.sites  # a program might notice that it stands
         started = time.monotonic()
         try:
             with _standing(pid, slow):
                 tracing.begin(threads.of(pid))
             began = time.monotonic()
-            taken = _Taken(tracing, asked, f"{place.out}/graph-{number}.txt", place)
+            taken = _Taken(tracing, asked, f"{place.out}/graph-{number}.txt", pid)
             stats = tracing.losses()
             ends = time.monotonic()
         finally:
@@ -79,43 +79,39 @@ class _Taken:
     Each time the buffer is emptied before: a call that began in one slice and ended in the next would have a gap.
     """
 
-    def __init__(self, tracing: Tracing, asked: Asked, path: str, place: Place) -> None:
+    def __init__(self, tracing: Tracing, asked: Asked, path: str, pid: int) -> None:
         self.seconds = 0.0  # of tracing
-        self.calls = 0  # that began
+        self.calls = 0  # in the file, that began
         self.bytes = 0
-        self.cut = False  # the file ends before the trace does
-        self.rate = 0.0  # calls a second meanwhile, where the load counts; 0 where it does not
-        slice_seconds = _FIRST_SLICE
+        self.cut = False  # the file ends before the calls asked for were reached
+        slice_seconds = min(_FIRST_SLICE, asked.seconds)
         while True:
             progress.check()
-            before = place.load.rate.count()
-            self.seconds += tracing.trace_for(min(slice_seconds, asked.seconds))
-            self._note_rate(before, place.load.rate.count())
-            self._copy(tracing.path + "/trace", path, tracing.entry or asked.function)
-            ended = not threads.of(place.load.pid)
-            if self.calls > asked.calls or self.seconds >= asked.seconds or self.cut or ended:
+            took = tracing.trace_for(slice_seconds)
+            self.seconds += took
+            self._copy(tracing.path + "/trace", path, tracing.entry or asked.function, asked.calls)
+            left = asked.seconds - self.seconds
+            if self.calls > asked.calls or self.cut or left <= 0 or not threads.of(pid):
                 return
-            slice_seconds = min(slice_seconds * _LONGER, asked.seconds - self.seconds)
+            longer = 1.5 * (asked.calls + 1) / self.calls if self.calls else _LONGEST
+            slice_seconds = min(left, took * min(max(longer, _LONGER), _LONGEST))
 
-    def _copy(self, source: str, path: str, function: str) -> None:
-        """Counts the calls as it goes: their number is not known before."""
+    def _copy(self, source: str, path: str, function: str, enough: int) -> None:
+        """Whole lines, up to the begin of one call more than is wanted: reading costs more than tracing."""
         wanted = f" {function}(".encode()
         self.calls = self.bytes = 0
         rest = b""
         with open(source, "rb", buffering=0) as trace, open(path, "wb") as file:
-            while data := trace.read(1 << 16):
+            while self.calls <= enough and self.bytes < MOST_BYTES:
                 progress.check()
-                file.write(data)
-                self.bytes += len(data)
-                self.calls += (rest + data).count(wanted)
-                rest = data[1 - len(wanted) :]
-                if self.bytes >= MOST_BYTES:
-                    self.cut = True
+                data = trace.read(1 << 14)
+                lines, newline, rest = (rest + data).rpartition(b"\n")
+                file.write(lines + newline)
+                self.bytes += len(lines) + len(newline)
+                self.calls += lines.count(wanted)
+                if not data:
                     return
-
-    def _note_rate(self, before: tuple[int, int], after: tuple[int, int]) -> None:
-        calls, busy_ns = after[0] - before[0], after[1] - before[1]
-        self.rate = round(calls / busy_ns * 1e9, 1) if calls > 0 and busy_ns > 0 else 0.0
+        self.cut = self.calls <= enough
 
 
 @contextlib.contextmanager
@@ -193,7 +189,6 @@ def _report(
         "threads": tracing.threads,
         "options": tracing.options,  # as trace_options lists them
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
-        "calls_a_second": taken.rate,  # while traced; 0 where it is not known
         "bytes": taken.bytes,
         "buffers": stats,
         "lost": overrun + dropped,

@@ -243,10 +243,15 @@ def _put_back(name: str, former: str, note: int) -> None:
 
 def _places_of(names: set[str]) -> list[int]:
     """Places in available_filter_functions, from 1."""
-    path = f"{tracefs.find()}/available_filter_functions"
+    with open(f"{tracefs.find()}/available_filter_functions", "rb") as file:
+        lines = file.read().split(b"\n")
     wanted = {name.encode() for name in names}
-    with open(path, "rb") as file:
-        return [place for place, line in enumerate(file, 1) if line.split(None, 1)[0] in wanted]
+    # those of modules, "ext4_map_blocks [ext4]", stand at the end
+    return [
+        place
+        for place, line in enumerate(lines, 1)
+        if line in wanted or (line[-1:] == b"]" and line.split(None, 1)[0] in wanted)
+    ]
 
 
 def _buffer_kb() -> int:
