@@ -30,6 +30,7 @@ Known = Callable[[Register | Memory], int | None]
 _READABLE = (Kind.INTEGER, Kind.BOOLEAN, Kind.POINTER)
 _LINES_OF_A_CONDITION = 4
 _MOST_FETCHED = 24
+_LOWEST, _HIGHEST = 0xFF00_0000_0000_0000, WORD - 4095  # the kernel's addresses, but for those that are errors
 
 
 class Code(MachineCode, Protocol):
@@ -63,14 +64,11 @@ class Plan:
     switch: bool = False
 
     def reads(self) -> list[Register | Memory]:
-        """Everything, each once, in an order that does not change."""
-        found: dict[Register | Memory, None] = {}
-        for variable in self.names.values():
-            found.update(dict.fromkeys(sources(variable.value)))
+        """Everything, each once, in an order that does not change: what memory is reached from before it."""
+        values = [variable.value for variable in self.names.values()]
         if self.comparison is not None:
-            for value in (self.comparison.left, self.comparison.right):
-                found.update(dict.fromkeys(sources(value)))
-        return list(found)
+            values += [self.comparison.left, self.comparison.right]
+        return list(dict.fromkeys(source for value in values for source in sources(value)))
 
     def points(self, offset: int) -> list[Point]:
         """`offset`: of the running kernel's addresses from those at link time. [] where nothing can be fetched."""
@@ -82,9 +80,17 @@ class Plan:
         return [Point((self.address + offset) & WORD, fetch)] if fetch else []
 
     def known(self, fetched: Mapping[str, int | None]) -> Known:
-        """What one hit of the point told."""
+        """What one hit of the point told. Where a pointer leads out of the kernel a probe reads 0, which is no value."""
         by_source = {source: fetched.get(f"v{index}") for index, source in enumerate(self.reads())}
-        return by_source.get
+
+        def read(source: Register | Memory) -> int | None:
+            if isinstance(source, Memory):
+                address = evaluate(source.address, read)
+                if address is None or not _LOWEST <= address <= _HIGHEST:
+                    return None
+            return by_source.get(source)
+
+        return read
 
 
 def plan(code: Code, branch: Branch, jump: int, headers: Headers | None = None) -> Plan | None:

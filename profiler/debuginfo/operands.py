@@ -96,11 +96,14 @@ def evaluate(value: Value, known: Known) -> int | None:
 
 
 def sources(value: Value) -> Iterator[Register | Memory]:
-    """What has to be read for it."""
+    """What has to be read for it, the way to a place in memory before the place."""
     if isinstance(value, Operation):
         yield from sources(value.left)
         yield from sources(value.right)
-    elif not isinstance(value, Constant):
+    elif isinstance(value, Memory):
+        yield from sources(value.address)
+        yield value
+    elif isinstance(value, Register):
         yield value
 
 
