@@ -80,7 +80,7 @@ class Plan:
         return [Point((self.address + offset) & WORD, fetch)] if fetch else []
 
     def known(self, fetched: Mapping[str, int | None]) -> Known:
-        """What one hit of the point told. Where a pointer leads out of the kernel a probe reads 0, which is no value."""
+        """What one hit of the point told. Behind a pointer out of the kernel a probe reads 0: that is no value."""
         by_source = {source: fetched.get(f"v{index}") for index, source in enumerate(self.reads())}
 
         def read(source: Register | Memory) -> int | None:
