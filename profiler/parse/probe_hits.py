@@ -27,7 +27,7 @@ _SAMPLE, _LOST = 9, 2
 _WORDS = 23  # of a sample, its header included
 _REGISTERS = 18
 _FIRST_REGISTER = 5
-_FLAGS = _FIRST_REGISTER + 9
+_IP, _FLAGS = _FIRST_REGISTER + 8, _FIRST_REGISTER + 9
 _ABI_64 = 2
 # Where each of model.LOGGED_REGISTERS stands among the record's words.
 _COLUMNS = [_FIRST_REGISTER + place for place in (0, 1, 2, 3, 4, 5, 6, 7, *range(10, _REGISTERS))]
@@ -47,6 +47,9 @@ def read(facts: bytes | Mapping[str, Any], records: bytes) -> ProbeHits:
     samples, probe = samples[known], probe[known]
     addresses = np.array([address for address, _, _ in probes], np.uint64)
     returns = np.array([on_return for _, on_return, _ in probes], np.bool_)
+    time = samples[:, 3]
+    order = _as_executed(samples, addresses[probe], returns[probe])
+    samples, probe = samples[order], probe[order]
     attached = [(address, on_return) for address, on_return, refusal in probes if not refusal]
     return ProbeHits(
         address=addresses[probe],
@@ -54,7 +57,7 @@ def read(facts: bytes | Mapping[str, Any], records: bytes) -> ProbeHits:
         registers=samples[:, _COLUMNS],
         flags=samples[:, _FLAGS].astype(np.uint32),
         thread=(samples[:, 2] >> np.uint64(32)).astype(np.int32),
-        time=samples[:, 3],
+        time=time,
         attached=frozenset(address for address, on_return in attached if not on_return),
         attached_returns=frozenset(address for address, on_return in attached if on_return),
         refused={address: refusal for address, _, refusal in probes if refusal},
@@ -126,3 +129,22 @@ def _probe_of(samples: Words, ids: Mapping[int, int]) -> tuple[NDArray[np.int64]
     probes = np.array([ids[int(identity)] for identity in known], np.int64)
     at = np.minimum(np.searchsorted(known, samples[:, 1]), len(known) - 1)
     return probes[at], known[at] == samples[:, 1]
+
+
+def _as_executed(samples: Words, address: Words, is_return: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Places of the samples in the order of execution.
+
+    It is that of the file but where several probes sit on one instruction, the last attached first: the kernel moves a
+    probe from a function's endbr to the call behind it, which leaves both with the ip of the latter.
+    """
+    ip = samples[:, _IP]
+    begins = np.ones(len(ip), np.bool_)  # of a run of hits on one instruction
+    begins[1:] = (ip[1:] != ip[:-1]) | (samples[1:, 2] != samples[:-1, 2]) | is_return[1:] | is_return[:-1]
+    run = np.cumsum(begins) - 1
+    place_in_run = np.arange(len(ip)) - np.flatnonzero(begins)[run]
+    pairs = np.unique(np.stack([ip, address], axis=1)[~is_return], axis=0)
+    known, probes_there = np.unique(pairs[:, 0], return_counts=True)
+    if not len(known):
+        return np.arange(len(ip))
+    at = np.minimum(np.searchsorted(known, ip), len(known) - 1)
+    return np.lexsort((address, place_in_run // probes_there[at], run))

@@ -109,13 +109,12 @@ class Ring:
         self._map.close()
 
 
-def ring_size(rows: int, most: int) -> int:
-    """Bytes for a ring that holds `rows` hits, or as many as `most` bytes hold: pages by a power of two."""
-    wanted = min(most, rows * RECORD_BYTES)
+def ring_size(most: int) -> int:
+    """Bytes of the largest ring within `most`: pages by a power of two."""
     size = mmap.PAGESIZE
-    while size < wanted:
+    while size * 2 <= most:
         size *= 2
-    return min(size, most)
+    return size
 
 
 def _libc() -> ctypes.CDLL:

@@ -11,7 +11,8 @@ Leaves `probes-N.bin`, perf's records thread after thread, and `probes-N.json`:
 
     {"ids": {"812": 0}, "probes": [[18446744071579242496, false, ""]], "lost": 0, "threads": [901], "seconds": 0.21}
 
-where `ids` leads from a record's identifier to an entry of `probes`, whose text says why the kernel refused it.
+where `ids` leads from a record's identifier to an entry of `probes`, whose text says why the kernel refused it. What is
+lost came after a thread's last record: a full ring takes no more.
 """
 
 import errno
@@ -53,7 +54,7 @@ def carry_out(order: Mapping[str, object], number: int, place: Place) -> dict[st
     events = Events(kind, wanted, chosen)
     with journal.Changed(quick_settings(order, len(wanted) * len(chosen))), threads.Stopped(load) as stopped:
         try:
-            ring_size = perf_event.ring_size(rows * 5 // 4, RING_BYTES // len(chosen))
+            ring_size = perf_event.ring_size(RING_BYTES // len(chosen))
             events.open(ring_size)
             perf_event.enable_all()
             stopped.go_on()

@@ -82,8 +82,8 @@ def _threads(pid: int) -> list[int]:
 
 
 def _cpu_ticks(thread: int) -> int | None:
-    """In user and in kernel mode, in clock ticks; None where it ended. /proc/TID is there for every thread."""
-    fields = _stat(f"/proc/{thread}/stat")
+    """In user and in kernel mode, in clock ticks; None where it ended. /proc/TID/stat sums up its whole process."""
+    fields = _stat(f"/proc/{thread}/task/{thread}/stat")
     return int(fields[11]) + int(fields[12]) if fields and fields[0] not in (b"Z", b"X") else None
 
 
