@@ -41,6 +41,9 @@ class Block:
     def line(self, row: int) -> bytes:
         return self._bytes[self.starts[row] : self.ends[row]]
 
+    def holds(self, text: bytes) -> bool:
+        return text in self._bytes
+
     def text(self, start: int, length: int) -> bytes:
         return self._bytes[start : start + length]
 
@@ -160,6 +163,59 @@ def _duration(column: NDArray[np.uint8], ok: Bools) -> Integers:
         blank &= character == _SPACE
     ok &= blank | (fits & done)
     return np.where(blank, -1, value * _SCALE[np.minimum(decimals, 3)])
+
+
+class Tails(NamedTuple):
+    """Texts that end with a value: `ret=-22 */`, ` = 0x1f */`."""
+
+    length: Integers  # bytes from behind the `=` to the end; 0 where the text ends otherwise
+    value: Integers  # as a C long
+
+
+_TAIL = 24  # `=`, 20 digits, ` */`
+
+
+def tails(block: Block, ends: Integers) -> Tails:
+    """Of texts that end there."""
+    fits = ends >= _TAIL
+    columns = block.characters(np.where(fits, ends - _TAIL, 0), _TAIL)
+    fits &= (columns[-3] == _SPACE) & (columns[-2] == ord("*")) & (columns[-1] == ord("/"))
+    place = np.full(len(ends), -1)  # of the `=`
+    spaced = np.zeros(len(ends), np.bool_)
+    for at in range(_TAIL - 4, -1, -1):
+        open_ = fits & (place < 0)
+        character = columns[at]
+        found = character == ord("=")
+        place[open_ & found] = at
+        spaces = (character == _SPACE) & ~spaced
+        fits &= ~open_ | found | spaces | (~spaced & _IN_A_VALUE[character])
+        spaced |= open_ & spaces
+    fits &= (place >= 0) & (place < _TAIL - 4)
+    return Tails(np.where(fits, _TAIL - 1 - place, 0), _values(columns, place))
+
+
+def _values(columns: NDArray[np.uint8], place: Integers) -> Integers:
+    """The number that stands behind the place, decimal, or hexadecimal behind 0x."""
+    decimal, hexadecimal = (np.zeros(columns.shape[1], np.uint64) for _ in range(2))
+    minus, is_hex = (np.zeros(columns.shape[1], np.bool_) for _ in range(2))
+    for at in range(1, _TAIL - 3):
+        character = columns[at]
+        digit = _DIGIT[character]
+        counts = (digit >= 0) & (place < at)
+        digit = np.maximum(digit, 0).astype(np.uint64)
+        decimal = np.where(counts, decimal * np.uint64(10) + digit, decimal)
+        hexadecimal = np.where(counts, hexadecimal * np.uint64(16) + digit, hexadecimal)
+        minus |= (character == ord("-")) & (place < at)
+        is_hex |= (character == ord("x")) & (place < at)
+    value = np.where(is_hex, hexadecimal, decimal).view(np.int64)
+    return np.where(minus, -value, value)
+
+
+_DIGIT = np.full(256, -1, np.int64)
+_DIGIT[_ZERO : _NINE + 1] = range(10)
+_DIGIT[ord("a") : ord("f") + 1] = range(10, 16)
+_IN_A_VALUE = _DIGIT >= 0
+_IN_A_VALUE[[ord("x"), ord("-")]] = True
 
 
 class Distinct(Generic[Value]):

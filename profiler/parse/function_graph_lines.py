@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from profiler.parse.faults import Faults
-from profiler.parse.function_graph_columns import Block, Distinct, Fields, Layout, Spans
+from profiler.parse.function_graph_columns import Block, Distinct, Fields, Layout, Spans, tails
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,6 +89,8 @@ _EXIT = re.compile(rb"\}(?: /\* (?P<name>.+?)(?: (?:ret)?= ?(?P<value>-?\d+|0x[0
 _VALUE = re.compile(rb"-?(?:0|[1-9]\d{0,19})|0x[0-9a-f]{1,16}")
 _NUMBER = re.compile(rb"(\d+)(?:\.(\d{1,3}))? us")
 
+# What stands before a value that a function returned, in a leaf; the second up to 6.13.
+_VALUE_MARKS = (b"ret=", b"/* = ")
 _BAD_THREAD = -2
 _MOST_TASKS = 1 << 30
 _MOST_CPUS = 1 << 14
@@ -227,8 +229,7 @@ class _Reader:
         lengths = block.ends[rows] - block.starts[rows] - layout.spans.text
         chosen = np.flatnonzero(fields.ok & (lengths <= _LONGEST_TEXT))
         starts = block.starts[rows[chosen]]
-        numbers = self._texts.of(block, starts + layout.spans.text, lengths[chosen])
-        said = self._columns_of_texts()[numbers]
+        numbers, said = self._texts_at(block, starts + layout.spans.text, lengths[chosen])
         threads = self._threads_at(layout, block, starts)
         good = (said["kind"] != Kind.NOTHING) & (threads != _BAD_THREAD)
         chosen = chosen[good]
@@ -239,6 +240,23 @@ class _Reader:
         others = np.ones(len(rows), np.bool_)
         others[chosen] = False
         return rows[others]
+
+    def _texts_at(
+        self, block: Block, starts: Integers, lengths: Integers
+    ) -> tuple[NDArray[np.int32], NDArray[np.void]]:
+        """What each text is by number, and what it says. Values returned, which differ most, are read apart."""
+        if not any(block.holds(mark) for mark in _VALUE_MARKS):
+            numbers = self._texts.of(block, starts, lengths)
+            return numbers, self._columns_of_texts()[numbers]
+        tail = tails(block, starts + lengths)
+        numbers = self._texts.of(block, starts, lengths - tail.length)
+        apart = tail.length > 0
+        again = np.flatnonzero(apart & (self._columns_of_texts()["kind"][numbers] == Kind.EVENT))
+        numbers[again] = self._texts.of(block, starts[again], lengths[again])
+        apart[again] = False
+        said = self._columns_of_texts()[numbers]
+        said["value"][apart] = tail.value[apart]
+        return numbers, said
 
     def _threads_at(self, layout: Layout, block: Block, starts: Integers) -> Integers:
         first, end = layout.spans.thread
@@ -320,6 +338,9 @@ class _Reader:
         return number
 
     def _said(self, text: bytes) -> _Text:
+        """Of a text that ends with `=` the value is read apart."""
+        if text.endswith(b"="):
+            text += b"0 */"
         bare = text.lstrip(b" ")
         depth = min((len(text) - len(bare)) // 2, _DEEPEST)
         for kind, pattern in ((Kind.LEAF, _LEAF), (Kind.ENTRY, _ENTRY), (Kind.EXIT, _EXIT)):
