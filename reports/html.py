@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from profiler.model import Analysis, Candidate, Conclusion
-from reports import findings, ladder, walk
+from reports import findings, graph_rows, ladder, terminal_graph, walk
 from reports.annotated import Budget, FunctionView, function_view
 from reports.page import render, write_whole
 
 PAGE_BYTES = 1_100_000  # for annotated source; the rest of a page stays well below 400 kB
 CANDIDATES_AT_MOST = 60
 SOURCE_FIRST, SOURCE_AT_MOST = 8, 300  # candidates of the source: seen at once, and on the page at all
+GRAPH_AT_MOST = 120  # rows of the two trees
 _FUNCTIONS_AT_MOST = 60
 
 
@@ -41,6 +42,7 @@ def report_page(analysis: Analysis, *, plots: Sequence[Plot] = ()) -> bytes:
         analysis=analysis,
         findings=findings,
         ladder=ladder,
+        **_graph(analysis),
         source_left=ladder.remaining(analysis),
         source_out=[one for one in ladder.sorted_candidates(analysis) if one.excluded_by],
         source_at_most=(SOURCE_FIRST, SOURCE_AT_MOST),
@@ -61,6 +63,15 @@ def report_page(analysis: Analysis, *, plots: Sequence[Plot] = ()) -> bytes:
         candidates_left=len(analysis.candidates) - len(shown),
         plots=[(plot.title, _data_uri(plot.light), _data_uri(plot.dark) if plot.dark else None) for plot in plots],
     )
+
+
+def _graph(analysis: Analysis) -> dict[str, object]:
+    """The two trees, whether something is left out of them, and what they are of."""
+    if analysis.graph is None:
+        return {"graph_rows": [], "graph_cut": False, "graph_sentence": ""}
+    rows = graph_rows.rows(analysis.graph, GRAPH_AT_MOST)
+    cut = any(cell is not None and cell.hidden for row in rows for cell in (row.failing, row.succeeding))
+    return {"graph_rows": rows, "graph_cut": cut, "graph_sentence": terminal_graph.calls_sentence(analysis.graph)}
 
 
 def _functions(analysis: Analysis) -> tuple[FunctionView | None, list[FunctionView]]:

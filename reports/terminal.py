@@ -22,7 +22,7 @@ _STYLES = {
     Conclusion.NOT_REPRODUCED: "bold white on steel_blue",
 }
 _CANDIDATES_AT_MOST = 6
-_GRAPH_ROWS_AT_MOST = 16
+_GRAPH_ROWS_AT_MOST = 12
 
 
 def render(analysis: Analysis, console: Console) -> None:

@@ -19,6 +19,8 @@ from profiler.model import (
     Effort,
     ErrorSite,
     EvidenceNote,
+    GraphComparison,
+    GraphLine,
     InlinedSamples,
     KernelId,
     LoadResult,
@@ -315,7 +317,21 @@ def climbed() -> Analysis:
         meaning=Meaning("moor(2)", True, "The berth is taken by a boat that does not share it.", ["slot is the last."]),
         kernel_log=_kernel_log(),
         source_candidates=_source_candidates(),
+        graph=_graph(),
     )
+
+
+def _graph() -> GraphComparison:
+    lines = [
+        GraphLine(0, "__x64_sys_moor", True, True, failing_returned="-98", succeeding_returned="0"),
+        GraphLine(1, "harbour_from_fd", True, True),
+        *(GraphLine(2, f"tide_{i}", True, True, note="20 times" if i == 3 else "") for i in range(150)),
+        GraphLine(1, "berth_park", True, True, failing_returned="-98", succeeding_returned="0"),
+        GraphLine(2, "harbour_log", False, True, diverges=True),
+        GraphLine(2, "berth_release", True, False, diverges=True),
+        GraphLine(1, "harbour_put", True, True),
+    ]
+    return GraphComparison(32, 31, "harbour_log()", lines, "in berth_park(): only succeeding calls log", "berth_park")
 
 
 def _kernel_log() -> list[LogLine]:
@@ -451,6 +467,17 @@ def hostile() -> Analysis:
         ],
         meaning=Meaning(bad, False, "", HOSTILE[:2], bad),
         kernel_log=[LogLine(0.5, 3, bad, "hardware"), LogLine(0.5, 3, bad, bad)],
+        graph=GraphComparison(
+            2,
+            1,
+            bad,
+            [
+                GraphLine(0, bad, True, True, note=bad, failing_returned=bad),
+                *(GraphLine(40, name, name < "k", name >= "k", True, name, name, name) for name in HOSTILE),
+            ],
+            bad,
+            bad,
+        ),
         source_candidates=[
             SourceCandidate(site, bad, 3, list(HOSTILE)),
             *(SourceCandidate(site, name, 3, [name], name, name) for name in HOSTILE),

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from profiler.evidence import RUNGS
-from profiler.model import Analysis, Branch, EvidenceNote, Meaning, RungState
+from profiler.model import Analysis, Branch, EvidenceNote, GraphComparison, GraphLine, Meaning, RungState
 from reports import findings, html, ladder, terminal, walk
 from tests.unit import sample_analysis as samples
 from tests.unit.test_reports_html import Page
@@ -161,6 +161,29 @@ def test_the_source_s_candidates_are_crossed_out_rung_by_rung() -> None:
         a.get("class") for tag, a in page(samples.climbed()).tags if tag == "tr" and a.get("class") in ("in", "out")
     ]
     assert rows.count("out") == 42
+
+
+def test_trees_of_failing_and_succeeding_calls_stand_side_by_side() -> None:
+    """Both columns, where they part, what is only in one, what was returned; what is left out is counted."""
+    text, words = shown(samples.climbed()), page(samples.climbed()).text
+    assert "32 failing calls and 31 succeeding calls, told apart by harbour_log()" in words
+    assert "They part in berth_park(): only succeeding calls log" in words
+    assert re.search(r"here they part ?berth_release ?harbour_log", words)
+    assert re.search(r"berth_release +│ +harbour_log\n", text)
+    assert re.search(r"__x64_sys_moor = -98 .*│ __x64_sys_moor = 0", text)
+    assert "+ and a number: so many calls below" in words
+    tags = page(samples.climbed()).tags
+    assert len([tag for tag, a in tags if (a.get("class") or "").startswith("d d")]) <= 2 * html.GRAPH_AT_MOST
+
+
+def test_a_deep_tree_keeps_within_the_page() -> None:
+    """Indentation ends at some depth, and so does the number of rows."""
+    lines = [GraphLine(depth, f"f{depth}", True, None) for depth in range(500)]
+    deep = dataclasses.replace(samples.named(), graph=GraphComparison(3, 0, "nothing", lines))
+    classes = {a.get("class") for tag, a in page(deep).tags if tag == "span"}
+    assert "d d24" in classes and "d d25" not in classes
+    assert "succeeding" not in [word.strip() for word in page(deep).words]
+    assert "Function graph" in shown(deep)
 
 
 def test_many_candidates_do_not_make_the_page_grow_without_end() -> None:
