@@ -38,10 +38,10 @@ class Row:
     parts: bool = False  # here both part: the first row that differs
 
 
-def rows(comparison: GraphComparison, most: int) -> list[Row]:
-    """At most about `most` rows; where there are no succeeding calls, of the failing ones alone."""
+def rows(comparison: GraphComparison, most: int, deepest: int | None = None) -> list[Row]:
+    """At most `most` rows, down to `deepest` levels below the entry. Without succeeding calls, of the failing alone."""
     lines = comparison.lines
-    kept = _kept(lines, most)
+    kept = {index for index in _kept(lines, most) if deepest is None or lines[index].depth <= deepest}
     hidden = _hidden(lines, kept)
     shown = [(lines[index], hidden[index]) for index in sorted(kept)]
     return list(_side_by_side(shown))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 
@@ -17,11 +19,20 @@ _GUTTER = " │ "
 _LEAST_STEP, _STEP = 1, 2  # of indentation
 
 
-def render(comparison: GraphComparison, console: Console, *, most: int = ROWS_AT_MOST) -> None:
-    """Both trees, and in words where they part."""
+def heading(syscall: str, errno: str, kernel: str, warnings: Sequence[str], console: Console) -> None:
+    writer = Writer(console)
+    writer.line((f"{visible(syscall)}() and {visible(errno)}", "bold"), (f" on {visible(kernel)}", ""))
+    for warning in warnings:
+        writer.paragraph(("note  ", "dim"), prose(warning))
+
+
+def render(
+    comparison: GraphComparison, console: Console, *, most: int = ROWS_AT_MOST, deepest: int | None = None
+) -> None:
+    """Both trees, and in words where they part. `deepest`: levels of calls, with all that they hold."""
     writer = Writer(console)
     writer.paragraph(calls_sentence(comparison))
-    shown = rows(comparison, most)
+    shown = rows(comparison, most if deepest is None else len(comparison.lines), deepest)
     if not shown:
         return
     writer.blank()
@@ -89,8 +100,10 @@ def _note(row: Row, *, both: bool) -> list[Piece]:
 # ---- candidates ----
 
 
-def render_candidates(candidates: list[SourceCandidate], console: Console, *, most: int = CANDIDATES_AT_MOST) -> None:
-    """Which places in the source the calls cannot have come to, and which are left."""
+def render_candidates(
+    candidates: Sequence[SourceCandidate], console: Console, *, most: int = CANDIDATES_AT_MOST, cut: str = ""
+) -> None:
+    """Which places in the source the calls cannot have come to, and which are left. `cut`: what the list leaves out."""
     writer = Writer(console)
     left = [candidate for candidate in candidates if not candidate.excluded_by]
     out = [candidate for candidate in candidates if candidate.excluded_by]
@@ -103,6 +116,9 @@ def render_candidates(candidates: list[SourceCandidate], console: Console, *, mo
             _candidate(candidate, writer)
         if len(some) > most:
             writer.line((f"and {counted(len(some) - most, 'more place')}, all with --json", "dim"))
+    if cut:
+        writer.blank()
+        writer.paragraph((f"Not in the list: {prose(cut)}.", "dim"))
 
 
 def _candidate(candidate: SourceCandidate, writer: Writer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 
 from loadgen.faults import before_forbidden
 from loadgen.messages import CountedMessage, MessageHeader, descriptors_message
@@ -46,11 +47,19 @@ def bind_eaddrinuse(setup: Setup) -> Call:
 
 @succeeds(bind_eaddrinuse, anew=True)
 def bind_to_a_free_port(setup: Setup) -> Call:
-    before = setup.tcp_socket()
-    before.bind(("127.0.0.1", 0))
-    address = SockaddrIn.loopback(before.getsockname()[1])
-    before.close()
+    address = SockaddrIn.loopback(free_port())
     return Call("bind", setup.tcp_socket().fileno(), address, ctypes.sizeof(address))
+
+
+@functools.cache
+def free_port() -> int:
+    """Found once, so that binding to it is the only bind() that is repeated."""
+    import socket
+
+    with socket.socket(AF_INET, SOCK_STREAM) as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
 
 
 @scenario(

@@ -16,6 +16,7 @@ from profiler.cli.suggest import nearest
 COMMANDS = {
     "run": "profiler.cli.run",
     "explain": "profiler.cli.explain",
+    "graph": "profiler.cli.graph",
     "report": "profiler.cli.report",
     "compare": "profiler.cli.compare",
     "campaign": "profiler.cli.campaign",

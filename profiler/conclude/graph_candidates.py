@@ -1,24 +1,30 @@
 """Places in the source crossed out by the function graph: nobody came there who did not call what lies on the way.
 
 The list has functions by their names in the source, the trace those of the compiled code. So each place is looked for
-in the code of the functions that ran, inlined ones included: it is out where its function is in none of them and would
-have been traced by itself, or where all of its instructions lie behind a call that was not made. However one may come
-to the function does not matter for that. What the code does not show stays in.
+in the code of the functions that ran, inlined ones included. It is out where its function is in none of them and would
+have been traced by itself; or where, in all of them, a statement that comes before it on every way in the source makes
+a call that was not made. However one may come to the function does not matter for that. What the code does not show
+stays in.
+
+It is calls that count. Compilers move constants and share them between returns, and drop a comparison on the ways on
+which its outcome is known: the lines that debug information gives those prove nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from profiler.debuginfo.source_flow import FlowNode, SourceFlow
 from profiler.evidence import GRAPH
 from profiler.graph import FunctionGraph
-from profiler.infer.landmarks import Traced, called_before
-from profiler.model import SourceCandidate, SourceLocation
+from profiler.infer.landmarks import Traced, dominating, feasible
+from profiler.model import ErrorSite, SourceCandidate, SourceLocation
 
 Place = tuple[str, str, int]  # function, file, line
-_LARGEST = 1 << 16  # bytes of a function whose lines are looked up
+_LARGEST = 1 << 16  # bytes of a block whose lines are looked up
+_STRUCTURE = ("entry", "exit", "label", "case", "loop")  # nodes that are no code of their own
 
 
 class Function(Protocol):
@@ -45,11 +51,17 @@ class Code(Protocol):
     def function_at(self, address: int) -> tuple[str, int, int] | None: ...
 
 
-def cross_out(candidates: Iterable[SourceCandidate], traced: Traced, code: Code) -> list[SourceCandidate]:
+# function, file, line → its control flow in the source; None where that is not at hand
+FlowOf = Callable[[str, str, int], SourceFlow | None]
+
+
+def cross_out(
+    candidates: Iterable[SourceCandidate], traced: Traced, code: Code, flow_of: FlowOf
+) -> list[SourceCandidate]:
     """All candidates, those with a reason where the traced calls cannot have come to."""
     if not traced.complete or not traced.called:
         return list(candidates)
-    ran = _Ran(traced, code)
+    ran = _Ran(traced, code, flow_of)
     found = []
     for candidate in candidates:
         reason = "" if candidate.excluded_by else ran.excludes(candidate)
@@ -62,15 +74,15 @@ class _Compiled:
     """A function that ran, as compiled."""
 
     graph: FunctionGraph
-    places: dict[Place, list[int]] = field(default_factory=dict)  # of the source → addresses
-    absent: dict[int, str] = field(default_factory=dict)  # address → the landmark before it that was not called
+    feasible: frozenset[int]  # blocks, by start
+    blocks: dict[Place, list[int]] = field(default_factory=dict)  # of each place in the source, by start
 
 
 class _Ran:
     """The code of all functions that ran, by the functions of the source that are in it."""
 
-    def __init__(self, traced: Traced, code: Code) -> None:
-        self._code = code
+    def __init__(self, traced: Traced, code: Code, flow_of: FlowOf) -> None:
+        self._code, self._flow_of = code, flow_of
         self._names: dict[str, tuple[str, ...]] = {}
         self._traced = self._by_one_name(traced)
         self._holders: dict[str, list[_Compiled]] = {}  # by function of the source
@@ -84,11 +96,13 @@ class _Ran:
         holders = self._holders.get(site.function, [])
         if not holders:
             return self._absent(candidate)
-        if not candidate.condition_line:
-            return ""
-        place = (site.function, site.file, candidate.condition_line)
-        reasons = [self._behind_landmark(holder, place) for holder in holders]
-        return reasons[0] if all(reasons) else ""
+        for node in self._always_before(site):
+            lines = range(node.first_line, node.last_line + 1)
+            places = [(site.function, site.file, line) for line in lines]
+            reasons = [self._not_executed(holder, places) for holder in holders]
+            if all(reasons):
+                return reasons[0]
+        return ""
 
     # ---- functions that did not run ----
 
@@ -113,48 +127,59 @@ class _Ran:
 
     # ---- functions that ran ----
 
-    def _behind_landmark(self, holder: _Compiled, place: Place) -> str:
-        """The landmark that all the instructions of a place lie behind, and that was not called."""
-        addresses = holder.places.get(place, [])
-        if not addresses:
-            return ""
-        missing = [self._landmark(holder, address) for address in addresses]
-        if not all(missing):
+    def _always_before(self, site: ErrorSite) -> list[FlowNode]:
+        """The statements with calls on every way to a place in the source, the nearest first."""
+        flow = self._flow_of(site.function, site.file, site.line)
+        if flow is None or flow.parse_errors:
+            return []
+        dominators = dominators_of(flow)
+        here = [n for n in flow.nodes_at(site.line) if n.kind not in _STRUCTURE and n.index in dominators]
+        if not here:
+            return []
+        always = frozenset.intersection(*(dominators[node.index] for node in here))
+        nodes = [node for node in flow.nodes if node.index in always and node.calls]
+        return sorted(nodes, key=lambda node: -len(dominators[node.index]))
+
+    def _not_executed(self, holder: _Compiled, places: Sequence[Place]) -> str:
+        """Why a statement that makes a call cannot have been executed; "" where it may have been, or makes none."""
+        blocks = sorted({start for place in places for start in holder.blocks.get(place, [])})
+        if not blocks or any(start in holder.feasible for start in blocks):
             return ""
         caller = holder.graph.name
-        return f"{caller}() always calls {missing[0]}() on the way there, and did not"
+        for start in blocks:
+            call = holder.graph.blocks[start].call
+            if call is None or call.target is None or not self._is_absent(call.target, caller):
+                continue
+            # Other instructions of the statement may stand behind calls that are not its own.
+            if any((f.function, f.file, f.line) in places for f in self._code.frames(call.address)):
+                found = self._code.function_at(call.target)
+                return f"{caller}() calls {found[0] if found else '?'}() on the way there, and did not"
+        return ""
 
-    def _landmark(self, holder: _Compiled, address: int) -> str:
-        block = next((b for b in holder.graph.blocks.values() if b.start <= address < b.end), None)
-        if block is None:
-            return ""
-        if block.start not in holder.absent:
-            holder.absent[block.start] = ""
-            own = [block.call.target] if block.call is not None and block.call.target is not None else []
-            for target in [*called_before(holder.graph, block.start), *own]:
-                found = self._code.function_at(target)
-                if found is not None and self._traced.proves_absence(found[0], of=holder.graph.name):
-                    holder.absent[block.start] = found[0]
-                    break
-        return holder.absent[block.start]
+    def _is_absent(self, target: int, caller: str) -> bool:
+        found = self._code.function_at(target)
+        return found is not None and found[1] == target and self._traced.proves_absence(found[0], of=caller)
 
     def _read(self, name: str) -> None:
         functions = self._code.vmlinux.functions_named(name)
         self._unknown = self._unknown or not functions
         for function in functions:
             compiled = self._compiled(function.start)
-            for source in {place[0] for place in compiled.places}:
+            for source in {place[0] for place in compiled.blocks}:
                 self._holders.setdefault(source, []).append(compiled)
 
     def _compiled(self, entry: int) -> _Compiled:
-        compiled = _Compiled(self._code.graph(entry))
-        for _, block in sorted(compiled.graph.blocks.items()):
-            for address in range(block.start, min(block.end, block.start + _LARGEST)):
-                for frame in self._code.frames(address):
-                    addresses = compiled.places.setdefault((frame.function, frame.file, frame.line), [])
-                    if not addresses or addresses[-1] < block.start:
-                        addresses.append(address)  # one of a block is enough
+        graph = self._code.graph(entry)
+        compiled = _Compiled(graph, feasible(graph, lambda target: self._is_absent(target, graph.name)))
+        for start, block in graph.blocks.items():
+            for place in dict.fromkeys(self._places(start, block.end)):
+                compiled.blocks.setdefault(place, []).append(start)
         return compiled
+
+    def _places(self, start: int, end: int) -> Iterator[Place]:
+        for address in range(start, min(end, start + _LARGEST)):
+            for frame in self._code.frames(address):
+                yield frame.function, frame.file, frame.line
 
     # ---- names ----
 
@@ -174,3 +199,8 @@ class _Ran:
             places = (self._code.function_at(function.start) for function in self._code.vmlinux.functions_named(name))
             self._names[name] = tuple(dict.fromkeys(found[0] for found in places if found)) or (name,)
         return self._names[name]
+
+
+def dominators_of(flow: SourceFlow) -> dict[int, frozenset[int]]:
+    """For each node that can be reached: those that every way to it comes through, itself included."""
+    return dominating(flow.entry, {node.index: [e.target for e in flow.leaving(node.index)] for node in flow.nodes})

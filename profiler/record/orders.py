@@ -14,7 +14,7 @@ import json
 import os
 import time
 
-from profiler.errors import ProfilerError
+from profiler.errors import MissingError, ProfilerError
 from profiler.record import progress
 from profiler.record.job import Job
 from profiler.record.load import Load
@@ -50,7 +50,7 @@ class Orders:
         """Carries out the one that waits, and says how it went."""
         started = time.monotonic()
         number = self._number
-        word, said, problem, hint = "", {}, "", ""
+        word, said, problem, hint, kind = "", {}, "", "", ""
         try:
             order = self._take()
             word = str(order["do"])
@@ -61,12 +61,14 @@ class Orders:
             said = module.carry_out(order, number, self._place)
         except ProfilerError as error:
             problem, hint = str(error.args[0]) if error.args else type(error).__name__, error.hint
+            kind = "missing" if isinstance(error, MissingError) else "record"
         except (OSError, ValueError, KeyError, TypeError) as error:
             problem = f"{type(error).__name__}: {error}"
         self._place.load.rate.end(_RUNGS.get(word, ""))
         self._number += 1
         seconds = round(time.monotonic() - started, 3)
-        progress.say({**said, "answered": number, "do": word, "seconds": seconds, "problem": problem, "hint": hint})
+        answer = {"answered": number, "do": word, "seconds": seconds, "problem": problem, "hint": hint, "kind": kind}
+        progress.say({**said, **answer})
 
     def _take(self) -> dict[str, object]:
         if self._given:

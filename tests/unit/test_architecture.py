@@ -56,6 +56,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 ALLOWED["profiler.importing"] = ALLOWED["profiler.pipeline"] | {"profiler.pipeline"}
 ALLOWED["profiler.explain"] = NOUNS | {"profiler.lab", "profiler.debuginfo", "profiler.conclude"}
+ALLOWED["profiler.graph_rung"] = ALLOWED["profiler.pipeline"] | {"profiler.pipeline", "profiler.explain", "loadgen"}
 ALLOWED["profiler.cli"] = set(ALLOWED)
 
 STANDARD_LIBRARY_ONLY = (
