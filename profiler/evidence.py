@@ -13,12 +13,21 @@ exact    an emulator's log of every instruction of a few calls; on a vm: target 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from profiler.errors import UsageError
 
 MAN, LOG, SOURCE, GRAPH, SAMPLES, PROBES, EXACT = "man", "log", "source", "graph", "samples", "probes", "exact"
 RUNGS = (MAN, LOG, SOURCE, GRAPH, SAMPLES, PROBES, EXACT)
 DECIDING = (SAMPLES, PROBES, EXACT)  # each names a branch by itself
+RECORDED = frozenset((GRAPH, SAMPLES, PROBES, EXACT))  # what only the running kernel gives
 AUTO: frozenset[str] = frozenset()
+
+
+def overhead(rates: Mapping[str, float], rung: str) -> float | None:
+    """The share of its rate that the load lost under a rung, by `Manifest.rates`; None where that was not measured."""
+    alone, under = rates.get("none"), rates.get(rung)
+    return 1 - under / alone if alone and under is not None else None
 
 
 def parse(text: str) -> frozenset[str]:
