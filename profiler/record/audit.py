@@ -8,8 +8,8 @@ include/uapi/linux/audit.h, and needs CAP_AUDIT_READ.
     audit(1700000000.123:45): apparmor="DENIED" operation="open" pid=812 comm="repro" ...
 """
 
+import _socket as socket  # without the Python part, whose import takes an emulated guest half a second
 import re
-import socket
 import struct
 import time
 
