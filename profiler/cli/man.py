@@ -23,6 +23,18 @@ ENVIRONMENT = {
     "WHYERRNO_REQUIRE_ALL": "For the tests: 1 makes a test that cannot run fail, where it would be skipped.",
 }
 
+LADDER = {
+    "man": "What the manual says of the errno for this call; needs nothing of the target.",
+    "log": "The kernel log from the time of the failing calls: broken hardware or filesystems, denials of the load.",
+    "source": "Every place in the source of the call's tree that can produce the errno, to be crossed out by the rest.",
+    "graph": "The functions that failing calls went through, and where succeeding ones part from them, by the kernel's "
+    "function graph tracer; needs root.",
+    "samples": "perf's, of the load in its loop: the likeliest walk through every function that ran.",
+    "probes": "kprobes on what samples leave in doubt, on returns, and on the deciding condition for its values; needs "
+    "root.",
+    "exact": "Every instruction of a few calls, logged by an emulated guest (vm: targets without KVM).",
+}
+
 FILES = {
     "RUN/manifest.json": "The facts of a recording; written last.",
     "RUN/perf.data, kallsyms, load.json, kernel.log": "What was captured on the target.",
@@ -63,6 +75,12 @@ def manual_page(root: click.Command) -> str:
         *definitions({"-h, --help": "Show the help of the command and exit; every command has it."}),
         ".SH COMMANDS",
         *commands(root, context),
+        ".SH THE LADDER",
+        escape(
+            "The rungs that --evidence names, cheapest first. By itself `run` takes the next only while the verdict "
+            "is open; the report says what each found, ruled out, took, and cost the load."
+        ),
+        *definitions(LADDER),
         ".SH ENVIRONMENT",
         *definitions(ENVIRONMENT),
         ".SH FILES",

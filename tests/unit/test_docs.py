@@ -12,8 +12,9 @@ import click
 import pytest
 
 import profiler
-from profiler.cli.man import ENVIRONMENT, manual_page
+from profiler.cli.man import ENVIRONMENT, LADDER, manual_page
 from profiler.cli.root import root
+from profiler.evidence import RUNGS
 from profiler.model import EXIT_CODES
 from tests.conftest import require
 
@@ -90,6 +91,12 @@ def test_every_environment_variable_is_documented() -> None:
     read = {name for path in SOURCES for name in pattern.findall(path.read_text(encoding="utf-8"))}
     assert read <= ENVIRONMENT.keys()
     assert all(f"`{name}`" in README for name in ENVIRONMENT)
+
+
+def test_every_rung_is_documented() -> None:
+    """README's table and the manual have the rungs, in their order."""
+    assert tuple(re.findall(r"^\| `(\w+)` \| [^|]+ \| [^|]+ \| [^|]+ \|$", README, re.MULTILINE)) == RUNGS
+    assert tuple(LADDER) == RUNGS
 
 
 def test_every_exit_code_is_documented() -> None:
