@@ -18,7 +18,7 @@ WORDS = {
     "probes": "probes",
     "exact": "instruction log",
 }
-_GRAVE = ("hardware", "filesystem")  # that alone may be why a call fails
+_GRAVE = ("hardware", "filesystem", "kernel")  # that alone may be why a call fails
 NOTHING = "–"  # of a rung not taken, or of what was not measured
 _ORDER = {name: place for place, name in enumerate(WORDS)}
 
@@ -97,6 +97,10 @@ def manual(meaning: Meaning, errno: str) -> tuple[str, str]:
     page = visible(meaning.page)
     if meaning.entry:
         return page, prose(meaning.entry)
+    if page == "errno(3)":  # all there is where the system call's own page is not installed
+        return page, prose(meaning.says)
+    if meaning.documented and len(meaning.others) == 1:
+        return f"{page}, though perhaps of another cause", prose(meaning.others[0])
     if meaning.documented and meaning.others:
         return f"{page} has {len(meaning.others)} entries of {visible(errno)}", "which of them it is, is not known"
     if meaning.documented:
