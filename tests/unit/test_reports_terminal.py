@@ -136,12 +136,13 @@ def test_colour_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_ascii_terminal_gets_ascii() -> None:
     """With LANG=C and Python told so, no character outside ASCII is printed, and nothing raises."""
     raw = io.BytesIO()
-    for make in (samples.named, samples.hostile, samples.not_reproduced):
+    for make in (samples.named, samples.climbed, samples.hostile, samples.not_reproduced):
         with io.TextIOWrapper(raw, encoding="ascii", write_through=True) as file:
             terminal.render(make(), Console(file=file, width=100))
             written = raw.getvalue()
         raw = io.BytesIO()
         assert written and written.isascii()
+        assert make is samples.hostile or b"\\u" not in written  # what is of our own has a plain form
 
 
 def test_lost_samples_are_prominent() -> None:
