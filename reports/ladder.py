@@ -19,6 +19,7 @@ WORDS = {
     "exact": "instruction log",
 }
 _GRAVE = ("hardware", "filesystem", "kernel")  # that alone may be why a call fails
+GENERAL = "errno(3)"  # what Meaning.says is from
 NOTHING = "–"  # of a rung not taken, or of what was not measured
 _ORDER = {name: place for place, name in enumerate(WORDS)}
 
@@ -94,18 +95,17 @@ def operands(known: Sequence[Operand]) -> list[tuple[str, str]]:
 
 def manual(meaning: Meaning, errno: str) -> tuple[str, str]:
     """Who says it, and what: `bind(2)`, `The given address is already in use.`; the words may be missing."""
-    page = visible(meaning.page)
+    page, name = visible(meaning.page), visible(errno)
     if meaning.entry:
         return page, prose(meaning.entry)
-    if page == "errno(3)":  # all there is where the system call's own page is not installed
-        return page, prose(meaning.says)
     if meaning.documented and len(meaning.others) == 1:
-        return f"{page}, though perhaps of another cause", prose(meaning.others[0])
+        return f"{page}, perhaps of another cause", prose(meaning.others[0])
     if meaning.documented and meaning.others:
-        return f"{page} has {len(meaning.others)} entries of {visible(errno)}", "which of them it is, is not known"
-    if meaning.documented:
+        return f"{page} has {len(meaning.others)} entries of {name}", "which of them it is, is not known"
+    if meaning.documented or meaning.page == GENERAL:
         return page, prose(meaning.says)
-    return f"{visible(errno)} is not documented in {page}", prose(meaning.says)
+    says = prose(meaning.says)
+    return f"{name} is not documented in {page}", f"{GENERAL} says: {says}" if says else ""
 
 
 # ---- the kernel log ----

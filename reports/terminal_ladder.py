@@ -13,6 +13,7 @@ from reports.visible import place, prose, visible
 _WIDE = 72  # from here on the figures of a rung have columns of their own
 _LEFT_AT_MOST, _OUT_AT_MOST = 5, 4
 _GRAVE_AT_MOST, _LOG_AT_MOST = 5, 4
+_SAYS_AT_MOST = 240  # characters
 _RUNG_WIDTH = 7  # of the longest name
 _STAMP = "black on dark_orange"
 
@@ -60,11 +61,12 @@ def _rung(note: EvidenceNote, grid: Table, writer: Writer, *, wide: bool) -> Non
     taken = ladder.is_taken(note)
     style = "" if taken else "dim"
     name = writer.text((visible(note.source, 12), "bold" if taken else "dim"))
+    says = writer.text((visible(ladder.found(note), _SAYS_AT_MOST), style))
     figures = (ladder.excluded(note), ladder.took(note), ladder.slowed(note))
     if wide:
-        grid.add_row(name, writer.text((ladder.found(note), style)), *(writer.text((f, style)) for f in figures))
+        grid.add_row(name, says, *(writer.text((f, style)) for f in figures))
         return
-    grid.add_row(name, writer.text((ladder.found(note), style)))
+    grid.add_row(name, says)
     if taken:
         out, took, slower = figures
         cost = "" if slower == ladder.NOTHING else f", load {slower} slower"

@@ -116,7 +116,11 @@ def test_without_values_nothing_is_said_of_them() -> None:
     ("meaning", "says"),
     [
         (Meaning("bind(2)", True, "The address is in use."), "bind(2): The address is in use."),
-        (Meaning("bind(2)", False, "", [], "Out of memory."), "ENOMEM is not documented in bind(2): Out of memory."),
+        (
+            Meaning("bind(2)", False, "", [], "Out of memory."),
+            "ENOMEM is not documented in bind(2): errno(3) says: Out of memory.",
+        ),
+        (Meaning("errno(3)", False, "", [], "Out of memory."), "errno(3): Out of memory."),
         (
             Meaning("bind(2)", True, "", ["a", "b"]),
             "bind(2) has 2 entries of ENOMEM: which of them it is, is not known",
