@@ -25,9 +25,13 @@ from profiler.parse.function_graph_types import NONE, CallTree, FunctionGraph, G
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+__all__ = ["CallTree", "FunctionGraph", "GraphNode", "calls", "parts", "plain", "read"]
+
 # Called at the begin of an interrupt, before the kernel counts itself as in one. What an interrupt calls from
 # there on until it returns cannot be told from what the interrupted function calls.
 INTERRUPT_BEGINS = frozenset({"irq_enter_rcu", "irq_enter", "__irq_enter_raw", "nmi_enter", "irqentry_enter"})
+# Called where a thread gives up the CPU; of its own will if schedule() calls it.
+SWITCH_BEGINS = frozenset({"rcu_note_context_switch", "finish_task_switch", "finish_task_switch.isra.0"})
 
 
 def read(source: Path | Iterable[bytes]) -> FunctionGraph:
@@ -100,9 +104,22 @@ def _tree(graph: FunctionGraph, first: int, results: _Results) -> CallTree:
         duration=int(columns.duration[first]),
         result=result,
         told_by=told_by,
-        interrupted=any(node.function in INTERRUPT_BEGINS for node in nodes),
+        interrupted=_is_interrupted(nodes),
         nodes=nodes,
     )
+
+
+def _is_interrupted(nodes: tuple[GraphNode, ...]) -> bool:
+    """By an interrupt, or by another thread that took the CPU at the end of one: __schedule itself is never traced."""
+    callers: list[str] = []
+    for node in nodes:
+        del callers[node.depth :]
+        if node.function in INTERRUPT_BEGINS:
+            return True
+        if node.function in SWITCH_BEGINS and callers and not callers[-1].startswith("schedule"):
+            return True
+        callers.append(node.function)
+    return False
 
 
 def _rows_of(columns: GraphCalls, first: int) -> list[int]:

@@ -46,7 +46,8 @@ class _Rows:
 class _Links(NamedTuple):
     """Of rows sorted by stream: what belongs to what, by place."""
 
-    parent: Integers
+    above: Integers  # the last row before that is shallower
+    parent: Integers  # the same, where that is an entry
     partner: Integers  # of an entry its exit, and of an exit its entry
 
 
@@ -136,7 +137,7 @@ class Matcher:
         stream[idle] = _IDLE - cpu[idle]
         stream[lines.thread < 0] = -2 - cpu[lines.thread < 0]
         switches = np.flatnonzero(lines.kind == Kind.SWITCH)
-        for number in np.unique(cpu[lines.thread < 0]).tolist():
+        for number in np.unique(np.concatenate((cpu[lines.thread < 0], cpu[switches]))).tolist():
             if number >= 0:
                 own = switches[cpu[switches] == number]
                 self._follow(number, own, lines, stream)
@@ -184,13 +185,14 @@ def _linked(pool: _Rows, order: Integers, losses: list[tuple[int, int]]) -> _Lin
     """Goes through the depths from the outermost on, all rows of one depth at once."""
     stream, depth = pool.stream[order], pool.columns["depth"][order].astype(np.int64)
     kind, name = pool.columns["kind"][order], pool.columns["name"][order]
-    parent, partner = np.full(len(order), NONE), np.full(len(order), NONE)
+    outer, parent, partner = (np.full(len(order), NONE) for _ in range(3))
     by_depth = np.argsort(depth, kind="stable")
     levels, first = np.unique(depth[by_depth], return_index=True)
     shallower = np.zeros(0, np.int64)  # places of all rows that are shallower, in order
     for here in np.split(by_depth, first[1:]) if len(levels) else []:
         above = _last_before(shallower, here)
         above[(above != NONE) & (stream[above] != stream[here])] = NONE
+        outer[here] = above
         parent[here] = np.where((above != NONE) & (kind[above] == Kind.ENTRY), above, NONE)
         before = np.concatenate((np.full(1, NONE), here[:-1]))
         ends = (kind[here] == Kind.EXIT) & (before > above) & (kind[before] == Kind.ENTRY)
@@ -199,7 +201,7 @@ def _linked(pool: _Rows, order: Integers, losses: list[tuple[int, int]]) -> _Lin
         partner[here[ends]], partner[before[ends]] = before[ends], here[ends]
         shallower = _merged(shallower, here)
     _break_at_losses(pool, order, partner, losses)
-    return _Links(parent, partner)
+    return _Links(outer, parent, partner)
 
 
 def _merged(left: Integers, right: Integers) -> Integers:
@@ -240,17 +242,25 @@ def _unfinished(pool: _Rows, order: Integers, links: _Links, events: _Rows) -> B
     bounds = np.flatnonzero(np.diff(stream, append=NONE * (1 << 40)))
     last_event: dict[int, int] = dict(zip(events.stream.tolist(), events.columns["offset"].tolist(), strict=True))
     for end in bounds.tolist():
-        root = int(end)
-        if kind[root] == Kind.EXIT and links.partner[root] != NONE:
-            root = int(links.partner[root])
-        while links.parent[root] != NONE:
-            root = int(links.parent[root])
+        root = _root_of_last(int(end), kind, links)
         ended = kind[root] == Kind.LEAF or (kind[root] == Kind.ENTRY and links.partner[root] != NONE)
         offset = int(pool.columns["offset"][order[end]])
         if kind[root] == Kind.EXIT or (ended and last_event.get(int(stream[end]), -1) > offset):
             continue
         keep[order[root : end + 1]] = True
     return keep
+
+
+def _root_of_last(last: int, kind: NDArray[np.int8], links: _Links) -> int:
+    """The outermost entry around a row that has not ended; else the begin of the tree that ends there."""
+    root = last
+    if kind[root] == Kind.EXIT and links.partner[root] != NONE:
+        root = int(links.partner[root])
+    row = root
+    while (row := int(links.above[row])) != NONE:
+        if kind[row] == Kind.ENTRY and links.partner[row] == NONE:
+            root = row
+    return root
 
 
 def _with_calls(pool: _Rows, keep: Bools, events: _Rows) -> Bools:

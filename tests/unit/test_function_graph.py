@@ -94,6 +94,41 @@ def test_every_mark_and_width_of_a_duration_is_read(column: str, expected: int) 
     assert graph.calls.duration.tolist() == [7123] + [expected] * 3
 
 
+# Made in guests, "@@@ " before each: the options of the tracer that were set, two threads, one that sleeps, and a read
+# of trace_pipe with losses.
+FORMS = [
+    (kernel, *section.split("\n", 1))
+    for kernel in ("5.10", "7.3")
+    for section in (DATA / f"forms-{kernel}.txt").read_text().split("@@@ ")[1:]
+]
+
+
+@pytest.mark.parametrize(("kernel", "options", "text"), FORMS, ids=[f"{kernel}-{form}" for kernel, form, _ in FORMS])
+def test_what_kernels_print_is_read_without_a_fault(kernel: str, options: str, text: str) -> None:
+    """And from several lines at once as from each line alone."""
+    data = text.replace("@@@\n", "").encode()
+    graph = read([data])
+    assert graph.decode_errors == ()
+    assert len(graph.calls.opened) >= 20
+    assert (graph.lost > 0) == options.startswith("pipe")
+    singly = list(parts(data.splitlines(keepends=True), block=1))
+    opened = np.concatenate([part.calls.opened for part in singly])
+    order = np.argsort(opened)
+    for name in ("depth", "cpu", "start", "duration", "complete", "closed"):
+        column = np.concatenate([getattr(part.calls, name) for part in singly])
+        assert np.array_equal(column[order], getattr(graph.calls, name)), name
+
+
+def test_a_recorded_trace_gives_the_calls_that_were_made() -> None:
+    """bind of a port that is taken, on 7.3: every call fails alike, but for interrupts."""
+    trees = calls(read(DATA / "bind-7.3.txt"), "__x64_sys_bind")
+    assert len(trees) == 20
+    assert {(tree.result, tree.told_by) for tree in trees} == {(-98, "sys_exit")}
+    assert len({tree.functions() for tree in trees if not tree.interrupted}) == 1
+    assert (5, "inet_csk_get_port") in trees[0].functions()
+    assert sum(tree.interrupted for tree in trees) <= 4  # one by a timer's, one because another thread ran
+
+
 # The same two calls, with some of the columns: what the options funcgraph-abstime, -cpu, -proc and -duration print.
 _TIME, _CPU, _TASK = "   86.123100 | ", "   0) ", " python3-120   | "
 
