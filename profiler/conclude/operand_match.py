@@ -43,23 +43,25 @@ class Match:
     same: bool | None
 
 
-def match(atom: Atom, comparison: Comparison, constant: ConstantOf) -> Match | None:
-    """None where the comparison is not, or may not be, that of the condition's operand."""
+def matches(atom: Atom, comparison: Comparison, constant: ConstantOf) -> list[Match]:
+    """[] where the comparison is not, or may not be, that of the condition's operand; two where either side may be
+    either."""
     expression = without_casts(atom.expression)
-    if expression.kind == "assign":
-        assigned, value = expression.parts
-        found = _truth(assigned, comparison, without_casts(value))
-        return Match(atom, *found) if found else None
     if expression.kind == "binary" and expression.operator in RELATIONS:
         return _related(atom, expression, comparison, constant)
+    found = _simple(expression, comparison, constant)
+    return [Match(atom, *found)] if found is not None else []
+
+
+def _simple(expression: Expression, comparison: Comparison, constant: ConstantOf) -> _Found | None:
+    if expression.kind == "assign":
+        assigned, value = expression.parts
+        return _truth(assigned, comparison, without_casts(value))
     if expression.kind == "call" and expression.operator in ("IS_ERR", "IS_ERR_VALUE") and expression.parts:
-        found = _with_constant(expression.parts[0], ">=", Number(_ERRORS_FROM, 64, False), comparison)
-        return Match(atom, *found) if found else None
+        return _with_constant(expression.parts[0], ">=", Number(_ERRORS_FROM, 64, False), comparison)
     if expression.kind == "binary" and expression.operator == "&":
-        found = _masked(expression, comparison, constant)
-        return Match(atom, *found) if found else None
-    found = _truth(expression, comparison, expression)
-    return Match(atom, *found) if found else None
+        return _masked(expression, comparison, constant)
+    return _truth(expression, comparison, expression)
 
 
 def match_switch(expression: Expression, comparison: Comparison) -> Match | None:
@@ -78,18 +80,20 @@ def _truth(named: Expression, comparison: Comparison, value: Expression) -> _Fou
     return _with_constant(named, "!=", Number(0), comparison, value)
 
 
-def _related(atom: Atom, expression: Expression, comparison: Comparison, constant: ConstantOf) -> Match | None:
+def _related(atom: Atom, expression: Expression, comparison: Comparison, constant: ConstantOf) -> list[Match]:
     left, right = expression.parts
     relation = expression.operator
     if _is_constant(left, constant) and not _is_constant(right, constant):
         left, right, relation = right, left, FLIPPED[relation]
     if _is_constant(right, constant):
         found = _with_constant(left, relation, constant(right), comparison)
-        return Match(atom, *found) if found else None
+        return [Match(atom, *found)] if found else []
     if comparison.masked or isinstance(comparison.right, Constant):
-        return None
-    two = _two_values(left, relation, right, comparison)
-    return Match(atom, *two) if two else None
+        return []
+    ways = [_two_values(left, relation, right, comparison)]
+    if relation in ("==", "!="):
+        ways.append(_two_values(right, relation, left, comparison))
+    return [Match(atom, *two) for two in ways if two is not None]
 
 
 def _is_constant(expression: Expression, constant: ConstantOf) -> bool:

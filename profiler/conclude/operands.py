@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from profiler.conclude.operand_match import Match, match, match_switch
+from profiler.conclude.operand_match import Match, match_switch, matches
 from profiler.conclude.operand_words import error_in_words, holds_errors, holds_flags, in_words
 from profiler.debuginfo.operands import WORD, Constant, Memory, Register, evaluate, fetch_argument, sources
 from profiler.debuginfo.operands_constants import Constants
@@ -107,11 +107,11 @@ def plan(code: Code, branch: Branch, jump: int, headers: Headers | None = None) 
     constants = Constants(headers, branch.file, code.enumerators(at))
     names = _named(condition, code.variables(at, branch.function), constants)
     switch = (branch.condition or "").startswith("switch")
-    matches = _matches(condition, comparison, names, constants, switch=switch) if comparison is not None else ()
-    if not names and not matches:
+    fitting = _matches(condition, comparison, names, constants, switch=switch) if comparison is not None else ()
+    if not names and not fitting:
         return None
     near = _is_near(branch, (*code.frames(jump), *code.frames(at)))
-    return Plan(branch, at, condition, comparison, names, matches, constants, near, switch)
+    return Plan(branch, at, condition, comparison, names, fitting, constants, near, switch)
 
 
 def _named(condition: Expression, variables: Mapping[str, Variable], constants: Constants) -> dict[str, Variable]:
@@ -141,7 +141,7 @@ def _matches(
     if switch:
         found = match_switch(condition, comparison)
         return (found,) if found is not None else ()
-    return tuple(m for atom in atoms(condition) if (m := match(atom, comparison, constant)) is not None)
+    return tuple(found for atom in atoms(condition) for found in matches(atom, comparison, constant))
 
 
 def _is_near(branch: Branch, frames: Iterable[SourceLocation]) -> bool:
@@ -234,14 +234,13 @@ def _by_machine(
         if checked is not None:
             fits.append((found, *checked))
     confirmed = [fit for fit in fits if fit[2]]
-    if not confirmed and not planned.near:
-        return {}, {}
     chosen = confirmed or fits
-    if not chosen or (len(chosen) > 1 and not confirmed):
+    conditions = {found.atom.expression for found, _, _ in chosen}
+    if not confirmed and (not planned.near or len(conditions) != 1):
         return {}, {}
     told = {part.expression.text: part for _, parts, _ in chosen for part in parts}
     truths: dict[Expression, bool] = {}
-    if len(chosen) == 1 and chosen[0][0].same is not None and planned.comparison is not None:
+    if len(conditions) == 1 and chosen[0][0].same is not None and planned.comparison is not None:
         holds = _holds(planned.comparison, known)
         if holds is not None:
             truths[chosen[0][0].atom.expression] = holds == chosen[0][0].same

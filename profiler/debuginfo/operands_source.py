@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 RELATIONS = ("==", "!=", "<", ">", "<=", ">=")
 OPPOSITE = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 FLIPPED = {"==": "==", "!=": "!=", "<": ">", ">": "<", "<=": ">=", ">=": "<="}
-_NUMBER = re.compile(r"(0[xX][0-9a-fA-F]+|0[bB][01]+|\d+)([uUlL]*)$")
+_NUMBER = re.compile(r"(-?)(0[xX][0-9a-fA-F]+|0[bB][01]+|\d+)([uUlL]*)$")
 _HEAD = "int f(void){return "
 _LONGEST = 2000  # characters; a longer condition is a macro's doing
 _TYPES = {
@@ -169,12 +169,13 @@ def number_of(text: str) -> Number | None:
     found = _NUMBER.match(text)
     if found is None:
         return None
-    digits, suffix = found[1], found[2].lower()
+    digits, suffix = found[2], found[3].lower()
     octal = digits[0] == "0" and digits.isdigit() and len(digits) > 1
     value = int(digits, 8) if octal else int(digits, 0)
     wide = "l" in suffix or value >> 32 or (value >> 31 and digits.isdigit() and not octal and "u" not in suffix)
     bits = 64 if wide else 32
-    return Number.of(value, bits, "u" not in suffix and not value >> (bits - 1))
+    is_signed = "u" not in suffix and not value >> (bits - 1)
+    return Number.of(-value if found[1] else value, bits, is_signed)  # the grammar takes the sign with it
 
 
 def evaluate(expression: Expression, lookup: Lookup) -> Number | None:

@@ -88,8 +88,8 @@ def comparison_at(code: Code, address: int) -> Comparison | None:
     deciding = history[0][0]
     if deciding.condition_code == ConditionCode.NONE:
         return None
-    at = next((i for i, (before, _) in enumerate(history[1:], 1) if before.rflags_modified & _STATUS), None)
-    if at is None or history[at][0].is_call_near or history[at][0].is_call_near_indirect:
+    at = next((i for i, (before, _) in enumerate(history[1:], 1) if _may_set_flags(before)), None)
+    if at is None:
         return None
     setter = history[at][0]
     found = _compared(setter, deciding.condition_code, _Origins(code, [before for before, _ in history[at + 1 :]]))
@@ -98,6 +98,14 @@ def comparison_at(code: Code, address: int) -> Comparison | None:
     same_block = all(block is history[0][1] for _, block in history[: at + 1])
     read_at = setter.ip if same_block or not _undisturbed(setter, [before for before, _ in history[:at]]) else address
     return Comparison(read_at, address, *found)
+
+
+def _may_set_flags(instruction: Instruction) -> bool:
+    return bool(instruction.rflags_modified & _STATUS) or _is_call(instruction)
+
+
+def _is_call(instruction: Instruction) -> bool:
+    return instruction.is_call_near or instruction.is_call_near_indirect
 
 
 def _backwards(code: Code, graph: FunctionGraph, address: int) -> Iterator[tuple[Instruction, Block]]:
@@ -137,7 +145,7 @@ _Found = tuple[Value, str, Value, int, bool | None, bool, Origin, Origin]
 def _compared(setter: Instruction, condition: int, origins: _Origins) -> _Found | None:
     """The fields of a Comparison from `left` on."""
     mnemonic = setter.mnemonic
-    if setter.has_lock_prefix or not setter.op_count:
+    if setter.has_lock_prefix or not setter.op_count or _is_call(setter):
         return None
     bits = x86.operand_bits(setter, 0)
     left, left_origin = operand(setter, 0, bits), origins.of(setter, 0)
@@ -257,7 +265,7 @@ class _Origins:
 
     def _of_register(self, register: str) -> Origin:
         for before in self._before:
-            if before.is_call_near or before.is_call_near_indirect:
+            if _is_call(before):
                 if register == x86.RETURN_PLACE:
                     return Origin("call", self._callee(before))
                 if register in x86.CALL_CLOBBERS:
