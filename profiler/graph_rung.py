@@ -36,7 +36,7 @@ ARCH = "x86_64"  # of every target there is so far
 FAILING, SUCCEEDING = "failing", "succeeding"
 RESULT = "graph.json"
 _SECONDS = 600.0  # that all of it may take, under emulation on a busy machine
-_TRACING = 5.0  # seconds of tracing, at most, for the calls asked for
+_TRACING = {FAILING: 1.0, SUCCEEDING: 3.0}  # seconds of tracing, at most; calls that succeed are paced
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +90,9 @@ def orders(request: GraphRequest) -> list[dict[str, Any]]:
     """What to ask of the recorder: failing calls, then succeeding ones where the scenario knows how."""
     run = request.run
     entry = entry_symbol(run.syscall, ARCH)
-    order = {"do": "graph", "function": entry, "calls": request.calls, "seconds": _TRACING}
+    order = {"do": "graph", "function": entry, "calls": request.calls}
     succeeds = bool(run.scenario) and SCENARIOS[str(run.scenario)].success is not None
-    return [{**order, "variant": side} for side in (FAILING, SUCCEEDING)[: 1 + succeeds]]
+    return [{**order, "variant": side, "seconds": _TRACING[side]} for side in (FAILING, SUCCEEDING)[: 1 + succeeds]]
 
 
 def _record(session: Session, request: GraphRequest, out: Path, progress: Progress) -> list[str]:
@@ -131,7 +131,7 @@ def _record(session: Session, request: GraphRequest, out: Path, progress: Progre
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One side's trace. `report`: how it was made, as the recorder says."""
+    """One side's trace. `lost`: events that its text says are missing. `report`: how it was made, by the recorder."""
 
     trees: list[CallTree]
     lost: int
@@ -139,8 +139,15 @@ class Trace:
 
     @property
     def complete(self) -> bool:
-        """Whether what is not in it was not called: nothing lost, and every function traced."""
-        return not self.lost and not self.report.get("limited_to")
+        """Whether what is not in a whole call was not called: every function was traced, and nothing lost within.
+
+        A full buffer keeps what came first, and drops the rest: as long as all of it came from one CPU, a call
+        that is there to its end has no hole.
+        """
+        buffers = self.report.get("buffers", {}).values()
+        one_buffer = sum(1 for buffer in buffers if buffer.get("entries")) <= 1
+        overwritten = any(buffer.get("overrun") for buffer in buffers)
+        return not self.lost and not overwritten and (one_buffer or not self.report.get("lost"))
 
 
 def read_trace(directory: Path, number: int, entry: str) -> Trace | None:
@@ -155,7 +162,7 @@ def read_trace(directory: Path, number: int, entry: str) -> Trace | None:
         trees += function_graph.calls(part, entry)
         lost += part.lost
     made = json.loads(report.read_text(encoding="utf-8"))
-    return Trace(trees, max(lost, int(made.get("lost", 0))), made)
+    return Trace(trees, lost, made)
 
 
 def conclude(
@@ -207,7 +214,9 @@ def _crossed_out(result: GraphResult, kernel: Kernel, trace: Trace, failing: lis
     config = (
         read_config(kernel.config.read_text(errors="replace")) if kernel.config and kernel.config.is_file() else None
     )
-    ran = landmarks.traced(failing, traceable(vmlinux), complete=trace.complete)
+    limited_to = frozenset(trace.report.get("limited_to", []))
+    known = traceable(vmlinux)
+    ran = landmarks.traced(failing, known & limited_to if limited_to else known, complete=trace.complete)
     candidates = graph_candidates.cross_out(
         listed.candidates, ran, code, Sources(SourceTree(kernel.source), config).flow
     )
@@ -231,6 +240,6 @@ def _warnings(run: RunRequest, failing: Trace, told: telling_apart.Told[CallTree
 
 def _warnings_of(trace: Trace) -> list[str]:
     warnings = [str(warning) for warning in trace.report.get("warnings", [])]
-    if trace.lost and not any("not in it" in warning for warning in warnings):
-        warnings.append(f"{trace.lost} events of the trace were lost: what is absent may have been called")
+    if not trace.complete:
+        warnings.append("events of the trace were lost, so that what is absent may have been called: no place is out")
     return warnings

@@ -7,7 +7,6 @@ succeeding calls went through it. Where a function is in all of one side and in 
 from __future__ import annotations
 
 import difflib
-import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -196,13 +195,14 @@ def _side(node: Merged, failing: int, succeeding: int) -> str:
 
 
 def _divergence_at(parent: Merged, index: int, failing: int, succeeding: int) -> Divergence:
-    sides = [_side(callee, failing, succeeding) for callee in parent.callees]
+    """Up to where both sides come together again. What only some calls of a side go through is left out."""
     common = [i for i in range(index) if parent.callees[i].failing and parent.callees[i].succeeding]
     only: dict[str, list[str]] = {"failing": [], "succeeding": []}
-    for side, group in itertools.groupby(range(index, len(sides)), key=sides.__getitem__):
-        if not side:
+    for callee in parent.callees[index:]:
+        if callee.failing >= _ALWAYS * failing and callee.succeeding >= _ALWAYS * succeeding:
             break
-        only[side] += [parent.callees[i].function for i in group]
+        if side := _side(callee, failing, succeeding):
+            only[side].append(callee.function)
     return Divergence(
         parent.function,
         parent.callees[common[-1]].function if common else "",

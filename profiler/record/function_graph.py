@@ -91,7 +91,8 @@ class _Taken:
             self.seconds += took
             self._copy(tracing.path + "/trace", path, tracing.entry or asked.function, asked.calls)
             left = asked.seconds - self.seconds
-            if self.calls > asked.calls or self.cut or left <= 0 or not threads.of(pid):
+            full = any(cpu.get("dropped events", 0) for cpu in tracing.losses().values())  # longer gives no more then
+            if self.calls > asked.calls or self.cut or full or left <= 0 or not threads.of(pid):
                 return
             longer = 1.5 * (asked.calls + 1) / self.calls if self.calls else _LONGEST
             slice_seconds = min(left, took * min(max(longer, _LONGER), _LONGEST))
