@@ -61,6 +61,7 @@ class Plan:
     matches: tuple[Match, ...]
     constants: Constants = field(repr=False)
     near: bool  # the jump lies on the condition's lines
+    function_at: Callable[[int], tuple[str, int, int] | None] = field(repr=False)
     switch: bool = False
 
     def reads(self) -> list[Register | Memory]:
@@ -111,7 +112,7 @@ def plan(code: Code, branch: Branch, jump: int, headers: Headers | None = None) 
     if not names and not fitting:
         return None
     near = _is_near(branch, (*code.frames(jump), *code.frames(at)))
-    return Plan(branch, at, condition, comparison, names, fitting, constants, near, switch)
+    return Plan(branch, at, condition, comparison, names, fitting, constants, near, code.function_at, switch)
 
 
 def _named(condition: Expression, variables: Mapping[str, Variable], constants: Constants) -> dict[str, Variable]:
@@ -169,16 +170,20 @@ class _Reading:
     settled: bool  # what was read gives the condition its value
 
 
-def with_values(planned: Plan, hits: Iterable[Known]) -> Branch:
-    """The branch with operands, as most of the hits that fit its outcome have them; as it was where none does."""
+def with_values(planned: Plan, hits: Iterable[Known], offset: int = 0) -> Branch:
+    """The branch with operands, as most of the hits that fit its outcome have them; as it was where none does.
+
+    `offset`: as of `Plan.points`, to name functions that pointers lead to.
+    """
     readings = [reading for hit in hits if (reading := _read(planned, hit)) is not None]
     if any(reading.settled for reading in readings):
         readings = [reading for reading in readings if reading.settled]
     if not readings:
         return planned.branch
     chosen, _ = max(Counter(reversed(readings)).items(), key=lambda counted: counted[1])
-    operands = [_operand(part, planned.condition) for part in chosen.parts]
-    return replace(planned.branch, operands=operands, values=_values(planned, chosen))
+    words = {part.expression.text: _words(planned, part, offset) for part in chosen.parts}
+    operands = [Operand(text, words[text], part.number.value) for text, part in zip(words, chosen.parts, strict=True)]
+    return replace(planned.branch, operands=operands, values=_values(planned, words))
 
 
 def _read(planned: Plan, known: Known) -> _Reading | None:
@@ -320,25 +325,23 @@ def _compared(expression: Expression, *, given: bool) -> Iterable[tuple[Expressi
 # ---- in words ----
 
 
-def _operand(part: _Part, condition: Expression) -> Operand:
-    return Operand(part.expression.text, _words(part, condition), part.number.value)
-
-
-def _words(part: _Part, condition: Expression) -> str:
+def _words(planned: Plan, part: _Part, offset: int) -> str:
     number = part.number
+    if part.pointer and (called := planned.function_at((number.value - offset) & WORD)) is not None:
+        name, start, _ = called
+        return name if start == (number.value - offset) & WORD else in_words(number.value, number.bits, pointer=True)
     if not part.boolean and not part.pointer and holds_errors(part.expression):
         error = error_in_words(number.value, number.bits)
         if error is not None:
             return error
-    flags = holds_flags(part.expression, condition)
+    flags = holds_flags(part.expression, planned.condition)
     return in_words(number.value, number.bits, pointer=part.pointer, boolean=part.boolean, flags=flags)
 
 
-def _values(planned: Plan, reading: _Reading) -> str:
+def _values(planned: Plan, values: Mapping[str, str]) -> str:
     """The condition, with the value behind each part that it is known of."""
     condition, text = planned.condition, planned.branch.condition or ""
-    words = {part.expression.text: _words(part, condition) for part in reading.parts}
-    words |= _constants_in_words(planned)
+    words = {**values, **_constants_in_words(planned)}
     inserted: list[tuple[int, str]] = []
     for part, _ in _compared(condition, given=False):
         if part.text in words:

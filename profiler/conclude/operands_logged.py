@@ -1,21 +1,50 @@
-"""What an execution log tells of a point: registers at each time it was passed, and memory where an instruction close
-by reads or writes it."""
+"""What was recorded of the point where operands are read, as hits for `operands.with_values`.
+
+Probes with fetch arguments tell registers and memory; probes that settled the path tell registers; an execution log
+tells registers at each time the point was passed, and memory where an instruction close by reads or writes it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from profiler.conclude.operands import Known
+from profiler.conclude.operands import Known, Plan
 from profiler.debuginfo.operands import WORD, Memory, Register, evaluate
+from profiler.errors import InputError
 from profiler.graph import Executed, StepKind
 from profiler.graph import Memory as MemoryOperand
-from profiler.model import LOGGED_REGISTERS, ExecutionLog
+from profiler.model import LOGGED_REGISTERS, ExecutionLog, ProbeHits
 
 _COLUMN = {name: index for index, name in enumerate(LOGGED_REGISTERS)}
 _FARTHEST = 400  # instructions looked at before and behind the point
 _MOST_PASSES = 200
+
+
+def fetched(planned: Plan, answer: Mapping[str, Any], offset: int) -> list[Known]:
+    """`answer`: what operands-N.json holds (profiler.record.operands). Raises InputError where it is something else."""
+    try:
+        hits = [hit for hit in answer["hits"] if hit["address"] == (planned.address + offset) & WORD]
+        return [planned.known(dict(hit["values"])) for hit in hits]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"not the values of operands: {type(error).__name__}: {error}", hint="record again") from error
+
+
+def probed(planned: Plan, hits: ProbeHits, offset: int) -> list[Known]:
+    """Registers alone."""
+    here = (hits.address == np.uint64((planned.address + offset) & WORD)) & ~hits.is_return
+    return [_registers_alone(hits.registers[row]) for row in np.flatnonzero(here)[-_MOST_PASSES:]]
+
+
+def _registers_alone(row: NDArray[np.uint64]) -> Known:
+    def known(source: Register | Memory) -> int | None:
+        column = _COLUMN.get(source.name) if isinstance(source, Register) else None
+        return int(row[column]) if column is not None else None
+
+    return known
 
 
 def passes(log: ExecutionLog, offset: int, address: int, decode: Callable[[int], Executed | None]) -> list[Known]:

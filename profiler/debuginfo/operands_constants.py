@@ -44,6 +44,8 @@ class Constants:
         say the same."""
         if name in self._enumerators:
             return Number(self._enumerators[name])
+        if not name.isupper():  # most likely a variable: to find that no header defines it takes half a second
+            return None
         body = self.body(name)
         if body is None:
             code = getattr(errno, name, None) if name.startswith("E") else None
