@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from loadgen.build import loop_library
 from loadgen.scenarios import SCENARIOS
 from profiler import evidence, lab, recording
 from profiler.debuginfo.vmlinux import Vmlinux
 from profiler.errors import MismatchError, MissingError, ProfilerError, RecordError, TargetError, UsageError
-from profiler.evidence import EXACT, SAMPLES
+from profiler.evidence import EXACT, GRAPH, PROBES, RUNGS, SAMPLES
 from profiler.lab import programs, qemu
 from profiler.model import MANIFEST_SCHEMA, ExecutionLog, Kernel, Manifest
 from profiler.parse import exec_log, perf_data
@@ -38,6 +38,8 @@ _GUEST_LOOP, _GUEST_JOB, _GUEST_PROGRAM = "/whyerrno/loop.so", "/work/job.json",
 _LOOK = "look"  # a directory for what there is to look at, until the whole is there
 _LOOK_GROWTH = 1.5  # each look has half as many samples again as the one before
 _REPLAY_SECONDS = 60.0  # that a log may take, and the load go on for it
+_ORDERS_SECONDS = 90.0  # that all orders together may take, beyond the sampling
+_ANSWERS = {"probes": ("json", "bin"), "operands": ("json",)}
 _REPLAYED_CALLS = 8
 _REPLAYED_INSTRUCTIONS = 500_000  # of whole calls: half a gigabyte of log, and ten seconds
 _LONGEST_CALL = 2_000_000  # instructions; a call that frees memory before it gives up takes a million
@@ -63,15 +65,40 @@ class RunRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What an order yielded; `problem` is why it yielded nothing."""
+
+    word: str
+    number: int
+    problem: str
+    directory: Path
+
+    def file(self, ending: str) -> Path:
+        return self.directory / f"{self.word}-{self.number}.{ending}"
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """What there is of a recording while it goes on."""
 
     directory: Path  # perf.data so far (none without sampling), kallsyms, kernel_text
     load_pid: int
     execution: ExecutionLog | None
+    answer: Answer | None = None  # where it is an order's that made this look
 
 
-Decided = Callable[[Look], bool]  # whether a look is enough
+Step = dict[str, Any]  # an order to the recorder (profiler.record.orders), or ENOUGH
+ENOUGH: Step = {"do": "enough"}
+
+
+class Steps(Protocol):
+    """Who says what to record next, given what there is."""
+
+    def orders(self) -> list[Step]:
+        """What to do before anything is sampled."""
+
+    def next_step(self, look: Look) -> Step | None:
+        """None: go on as before."""
 
 
 def check(request: RunRequest) -> None:
@@ -90,7 +117,7 @@ def evidence_for(request: RunRequest, target: Target) -> frozenset[str]:
     """What to take on `target`. Raises MissingError where it cannot give what was asked for."""
     replays = target.emulated and target.spec.startswith("vm:")
     if request.evidence == evidence.AUTO:
-        return frozenset({SAMPLES, EXACT}) if replays else frozenset({SAMPLES})
+        return frozenset(RUNGS) if replays else frozenset(RUNGS) - {EXACT}
     if EXACT in request.evidence and not replays:
         raise MissingError(
             f"exact evidence is an emulator's log, and the guest of {request.target} runs under KVM",
@@ -105,10 +132,10 @@ def record_on(
     out: Path,
     *,
     force: bool = False,
-    decided: Decided | None = None,
+    steps: Steps | None = None,
     progress: Progress,
 ) -> Path:
-    """Makes the Recording `out` and returns it. Without `decided` all of the time asked for is sampled.
+    """Makes the Recording `out` and returns it. Without `steps` all of the time asked for is sampled.
 
     Raises UsageError when `out` exists, MissingError, TargetError or RecordError when it cannot be made;
     nothing appears under `out` then.
@@ -117,14 +144,18 @@ def record_on(
     kernel = target.kernel()
     with recording.new_directory(out, force=force) as partial:
         progress("starting the target", None)
-        following = _Following(request, taken, partial, decided, progress)
+        following = _Following(request, taken, partial, steps, progress)
         _record(target, following, partial)
         progress("checking the recording", None)
         if kernel is not None and kernel.config is not None and not (partial / recording.CONFIG).exists():
             shutil.copyfile(kernel.config, partial / recording.CONFIG)
         manifest = _manifest(request, partial, kernel, emulated=target.emulated)
         manifest = replace(
-            manifest, warnings=[*manifest.warnings, *following.warnings], stopped_by=following.stopped_by
+            manifest,
+            warnings=[*manifest.warnings, *following.warnings],
+            stopped_by=following.stopped_by,
+            rungs=[rung for rung in RUNGS if rung in taken],
+            orders=following.answered,
         )
         recording.write_manifest(partial, manifest)
         (partial / "record.json").unlink()
@@ -231,27 +262,33 @@ def run_recorder(
 
 class _Following:
     """Follows the recorder on the target: passes its progress on, takes the execution log when the time for it has
-    come, has the evidence looked at, and tells the recorder when it is enough."""
+    come, has what there is looked at, and tells the recorder what to do next."""
 
     def __init__(
-        self, request: RunRequest, taken: frozenset[str], partial: Path, decided: Decided | None, progress: Progress
+        self, request: RunRequest, taken: frozenset[str], partial: Path, steps: Steps | None, progress: Progress
     ) -> None:
         self.request = request
         self.warnings: list[str] = []
+        self.answered: list[dict[str, Any]] = []
         self.stopped_by = "time"
+        self.told = progress
         self._taken = taken
         self._partial = partial
-        self._decided = decided if _looks(request) else None
-        self.told = progress
+        self._steps = steps
         self._execution: ExecutionLog | None = None
         self._load: dict[str, Any] = {}  # {"load": 118, "syscall_entry": 18446744071572881408}
+        self._ordered = 0
+        self._waits_for_answer = False
 
     def job(self, session: Session) -> dict[str, Any]:
         request = self.request
+        goes_on = self._steps is not None and PROBES in self._taken
         return {
             **load_fields(request, session),
             "seconds": request.seconds if SAMPLES in self._taken else 0,
-            "looks": _looks(request) if SAMPLES in self._taken and self._decided else [],
+            "looks": _looks(request) if SAMPLES in self._taken and self._steps is not None else [],
+            "orders": self._steps.orders() if self._steps is not None else [],
+            "orders_seconds": _ORDERS_SECONDS if goes_on else 0,
             "replay_seconds": _REPLAY_SECONDS if EXACT in self._taken else 0,
             "kernel_text": True,
         }
@@ -259,6 +296,7 @@ class _Following:
     def run(self, session: Session) -> None:
         """Raises what the recorder says went wrong on the target."""
         seconds = self.request.seconds + _GRACE_SECONDS + (_REPLAY_SECONDS if EXACT in self._taken else 0)
+        seconds += _ORDERS_SECONDS if PROBES in self._taken else 0
         run_recorder(session, "job.json", "out", seconds, lambda message: self._read(message, session))
 
     def _read(self, message: dict[str, Any], session: Session) -> None:
@@ -266,14 +304,28 @@ class _Following:
             self.told(str(message.get("phase", "recording")), float(message["progress"]))
         elif "load" in message:
             self._load = message
+        elif "answered" in message:
+            self._note_answer(message, session)
         elif "replay" in message:
             self._replay(session)
         elif "sampled" in message:
             # Before the replay there is no need to look: it takes no longer than a look.
             if EXACT not in self._taken or self._execution is not None:
                 self._look(session)
-            if self.stopped_by != "time":
-                self._order(session, "enough")
+        elif "waiting" in message and not self._waits_for_answer and not self._look(session):
+            self._word(session, "enough")
+
+    def _note_answer(self, message: dict[str, Any], session: Session) -> None:
+        self._waits_for_answer = False
+        answer = {key: message[key] for key in ("do", "answered", "seconds", "problem", "hint")}
+        self.answered.append(answer)
+        if message["do"] != GRAPH:
+            directory = self._fetched(session)
+            made = Answer(str(message["do"]), int(message["answered"]), str(message["problem"]), directory)
+            if not made.problem:
+                for ending in _ANSWERS.get(made.word, ()):
+                    session.get(f"out/{made.word}-{made.number}.{ending}", made.file(ending))
+            self._look(session, made)
 
     def _replay(self, session: Session) -> None:
         try:
@@ -290,11 +342,12 @@ class _Following:
                 self.warnings.append("there is no execution log: the load made no call while it was logged")
         if self._execution is None:
             self._taken -= {EXACT}
-        if SAMPLES not in self._taken:
-            self.stopped_by = "replay"
-        elif self._execution is not None:
+        else:
             self._look(session)
-        self._order(session, "replayed" if self.stopped_by == "time" else "enough")
+        if not {SAMPLES, PROBES} & self._taken and self.stopped_by == "time":
+            self.stopped_by = "replay"
+            self._word(session, "enough")
+        self._word(session, "replayed")
 
     def _log(self, session: Session) -> ExecutionLog:
         entry, number = self._load.get("syscall_entry"), NUMBERS["x86_64"][self.request.syscall]
@@ -313,20 +366,38 @@ class _Following:
             self.warnings.append(f"{len(log.decode_errors)} records of the execution log could not be decoded")
         return log
 
-    def _look(self, session: Session) -> None:
-        if self._decided is None or self.stopped_by != "time":
-            return
-        directory = self._partial / _LOOK
-        if directory.is_dir():
-            samples = directory / recording.PERF_DATA
-            samples.unlink()  # and not written over: it may still be mapped into memory
-            session.get(f"out/{recording.PERF_DATA}", samples)
-        else:
-            session.get("out", directory)
-        if self._decided(Look(directory, int(self._load["load"]), self._execution)):
+    def _look(self, session: Session, answer: Answer | None = None) -> bool:
+        """Takes the next step, if there is one; whether there was."""
+        if self._steps is None or self.stopped_by != "time" or self._waits_for_answer:
+            return False
+        directory = self._fetched(session)
+        step = self._steps.next_step(Look(directory, int(self._load["load"]), self._execution, answer))
+        if step is None:
+            return False
+        if step is ENOUGH:
             self.stopped_by = "verdict"
+            self._word(session, "enough")
+            return True
+        self._waits_for_answer = True
+        order = self._partial / "order.json"
+        order.write_text(json.dumps(step))
+        session.put(order, f"order-{self._ordered}.json")
+        order.unlink()
+        self._ordered += 1
+        return True
 
-    def _order(self, session: Session, word: str) -> None:
+    def _fetched(self, session: Session) -> Path:
+        """A directory with what the recorder has written so far; of samples, what there is now."""
+        directory = self._partial / _LOOK
+        if not directory.is_dir():
+            session.get("out", directory)
+        elif SAMPLES in self._taken:
+            samples = directory / recording.PERF_DATA
+            samples.unlink(missing_ok=True)  # and not written over: it may still be mapped into memory
+            session.get(f"out/{recording.PERF_DATA}", samples)
+        return directory
+
+    def _word(self, session: Session, word: str) -> None:
         order = self._partial / word
         order.touch()
         session.put(order, word)

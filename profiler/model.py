@@ -214,6 +214,9 @@ class Manifest:
     tool_versions: dict[str, str]
     emulated: bool  # under TCG: samples land on translation-block heads
     warnings: list[str] = field(default_factory=list)
+    rungs: list[str] = field(default_factory=list)  # that could be taken; [] where an older version recorded
+    # What was ordered of the recorder: {"do": "probes", "answered": 0, "seconds": 1.2, "problem": "", "hint": ""}
+    orders: list[dict[str, Any]] = field(default_factory=list)
     stopped_by: str = ""  # verdict: it was decided; replay: nothing was sampled; time: all that was asked for
     rates: dict[str, float] = field(default_factory=dict)  # calls a second: "none", without a rung, and under each
 

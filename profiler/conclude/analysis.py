@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -35,6 +35,7 @@ from profiler.model import (
     LoadResult,
     Manifest,
     PerfRecording,
+    ProbeHits,
     SampleCounts,
 )
 from profiler.syscalls import NUMBERS
@@ -88,8 +89,34 @@ def conclude(
     execution: ExecutionLog | None = None,
 ) -> Analysis:
     """The Analysis of one recording: of its samples, and of an execution log where there is one."""
+    return concluded(subject, data, code, source, config, execution).analysis
+
+
+def concluded(
+    subject: Subject,
+    data: PerfRecording,
+    code: KernelCode,
+    source: Source | None,
+    config: Config | None = None,
+    execution: ExecutionLog | None = None,
+    probes: Sequence[ProbeHits] = (),
+) -> Concluded:
+    """From one recording: its samples, an execution log, and rounds of probes, as far as it has them."""
     with _collector_paused():
-        return _conclude(_Case(subject, data, _rows_of_load(subject, data), code, source, config), execution)
+        case = _Case(subject, data, _rows_of_load(subject, data), code, source, config)
+        return _conclude(case, execution, probes)
+
+
+@dataclass(frozen=True, slots=True)
+class Concluded:
+    """`best` is the place that `analysis` names, or would name if it were sure; `weighed` all that may be it; `jump` the
+    deciding jump's address."""
+
+    analysis: Analysis
+    best: verdict.Located | None = None
+    jump: int | None = None
+    weighed: Sequence[verdict.Located] = ()
+    ran: Sequence[int] = ()  # functions with samples
 
 
 @contextlib.contextmanager
@@ -123,42 +150,77 @@ class _Case:
         return found
 
 
-def _conclude(case: _Case, execution: ExecutionLog | None) -> Analysis:
-    started = time.monotonic()
+def _conclude(case: _Case, execution: ExecutionLog | None, probes: Sequence[ProbeHits]) -> Concluded:
     subject, code = case.subject, case.code
     counts = _counts(case.data, case.rows)
     blank = _blank(subject, counts, _warnings(subject, counts))
     if not subject.syscall or not subject.errno:
         functions = annotate.profile(case.source, code.histograms(case.addresses()), _FUNCTIONS_PROFILED)
-        return replace(blank, reason=words.PROFILE_ONLY, functions=functions, next_steps=[words.NAME_THE_CALL])
+        steps = [words.NAME_THE_CALL]
+        return Concluded(replace(blank, reason=words.PROFILE_ONLY, functions=functions, next_steps=steps))
     if subject.load is not None and _not_reproduced(subject.errno, subject.load):
         reason = words.not_reproduced(subject.syscall, subject.errno, subject.load)
-        return replace(blank, conclusion=Conclusion.NOT_REPRODUCED, reason=reason)
+        return Concluded(replace(blank, conclusion=Conclusion.NOT_REPRODUCED, reason=reason))
     gathered = _gather(case)
     left_out = words.nameless(gathered.nameless, gathered.on_path)
     blank = replace(blank, samples=replace(counts, on_path=gathered.on_path), warnings=[*blank.warnings, *left_out])
-    if execution is not None:
-        answer = exactly.locate(execution, _question(subject), code, gathered.root)
-        if answer is not None:
-            warnings = [*blank.warnings, *exactly.other_outcomes(answer, code)]
-            return _assemble(replace(blank, warnings=warnings), case, answer.candidates, exactly.says(answer))
+    seen = _seen(case, gathered.root, execution, probes)
+    if seen is not None:
+        answer, note = seen
+        warnings = [*blank.warnings, *exactly.other_outcomes(answer, code)]
+        return _assemble(replace(blank, warnings=warnings), case, answer.candidates, note)
+    if execution is not None or probes:
         blank = replace(blank, warnings=[*blank.warnings, words.NO_WHOLE_CALL])
+    return _weigh(case, blank, gathered)
+
+
+def _seen(
+    case: _Case, sampled: calltree.CallNode, execution: ExecutionLog | None, probes: Sequence[ProbeHits]
+) -> tuple[exactly.Answer, EvidenceNote] | None:
+    """What was seen as it ran: an execution log has every instruction, probes those of some functions."""
+    asked, code = question(case.subject), case.code
+    answer = exactly.locate(execution, asked, code, sampled) if execution is not None else None
+    if answer is not None:
+        return answer, exactly.says(answer)
+    answer = exactly.locate_probed(probes, asked, code, sampled) if probes else None
+    if answer is not None:
+        return answer, exactly.probes_say(answer, probes, case.subject.errno_number, code.name)
+    return None
+
+
+def _weigh(case: _Case, blank: Analysis, gathered: calltree.Gathered) -> Concluded:
+    """What samples alone make likely."""
+    started = time.monotonic()
+    subject, code = case.subject, case.code
     unread = modules.unread(gathered.nameless, gathered.on_path, code)
     if unread:
         reason = modules.reason_unread(subject.syscall, subject.errno, unread)
-        return replace(blank, reason=reason, next_steps=modules.remedy(unread, subject.kernel, subject.manifest))
+        return Concluded(
+            replace(blank, reason=reason, next_steps=modules.remedy(unread, subject.kernel, subject.manifest))
+        )
     entry = entry_symbol(subject.syscall, subject.kernel.arch)
     if code.symbol(entry) is None:
-        return replace(blank, reason=words.no_entry(subject.syscall, entry, subject.kernel.release))
+        return Concluded(replace(blank, reason=words.no_entry(subject.syscall, entry, subject.kernel.release)))
     if gathered.on_path < LEAST_SAMPLES:
         steps = ["record longer (--seconds) or more often (--frequency)", "check that the program repeats the call"]
-        return replace(blank, reason=words.too_few(subject.syscall, gathered.on_path), next_steps=steps)
+        return Concluded(replace(blank, reason=words.too_few(subject.syscall, gathered.on_path), next_steps=steps))
     inference = verdict.Inference(code.graph, subject.errno_number, subject.emulated)
     candidates = verdict.candidates(inference.solve(gathered.root))
-    return _assemble(blank, case, candidates, _sampled(blank.samples, candidates, time.monotonic() - started))
+    found = _assemble(blank, case, candidates, _sampled(blank.samples, candidates, time.monotonic() - started))
+    return replace(found, ran=_functions_below(gathered.root))
 
 
-def _question(subject: Subject) -> exactly.Question:
+def _functions_below(root: calltree.CallNode) -> list[int]:
+    found, pending = dict[int, None](), [root]
+    while pending:
+        node = pending.pop(0)
+        found.setdefault(node.entry)
+        pending += node.children.values()
+    return list(found)
+
+
+def question(subject: Subject) -> exactly.Question:
+    """What is looked for in what was seen as it ran."""
     arch = subject.kernel.arch
     return exactly.Question(
         arch=arch,
@@ -255,12 +317,12 @@ def _gather(case: _Case) -> calltree.Gathered:
     return calltree.gather(chains, entry, DISPATCHERS, symbols)
 
 
-def _assemble(blank: Analysis, case: _Case, candidates: list[verdict.Located], evidence: EvidenceNote) -> Analysis:
+def _assemble(blank: Analysis, case: _Case, candidates: list[verdict.Located], evidence: EvidenceNote) -> Concluded:
     subject, code = case.subject, case.code
     best = verdict.most_probable(candidates)
     if best is None:
         steps = ["check that the system call and errno are the ones the program shows (strace)"]
-        return replace(blank, reason=words.undecided(subject.syscall, subject.errno, []), next_steps=steps)
+        return Concluded(replace(blank, reason=words.undecided(subject.syscall, subject.errno, []), next_steps=steps))
     decision = verdict.decide(best)
     sources = Sources(case.source, case.config)
     found = walk_source(code, sources.flow, best, decision, (subject.errno, subject.errno_number))
@@ -279,7 +341,7 @@ def _assemble(blank: Analysis, case: _Case, candidates: list[verdict.Located], e
         reason = words.undecided(subject.syscall, subject.errno, words.places(code, candidates, 0.05))
     if best.origin.kind == OriginKind.MEMORY and best.origin.place:
         reason += words.read_from(code.expression(best.calls[-1].node.entry, best.origin.place))
-    return replace(
+    analysis = replace(
         blank,
         conclusion=Conclusion.NAMED if is_named else Conclusion.INCONCLUSIVE,
         reason=reason,
@@ -294,6 +356,7 @@ def _assemble(blank: Analysis, case: _Case, candidates: list[verdict.Located], e
         functions=annotate.annotate(code, sources, best, code.histograms(case.addresses()), site, branch),
         next_steps=[] if is_named else steps,
     )
+    return Concluded(analysis, best, decision.address if decision is not None else None, candidates)
 
 
 def _in_source(
@@ -352,6 +415,8 @@ def _confidence(best: verdict.Located, decision: Decision | None, found: SourceV
         confidence = min(confidence, _IN_SOURCE[found.agrees if found is not None else None])
     if best.origin.kind in _UNSEEN and not best.is_executed:
         confidence *= 0.5 if found is None else 0.75
+    if best.origin.kind == OriginKind.CALL and best.is_executed:
+        confidence *= 0.5  # made in a function that no probe could be set on
     return confidence
 
 

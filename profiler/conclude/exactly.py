@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -10,10 +11,11 @@ import numpy as np
 
 from profiler.conclude.places import Code
 from profiler.graph import Executed
-from profiler.infer import calltree, evidence, exact, verdict
+from profiler.infer import calltree, evidence, exact, execution, probing, verdict
+from profiler.infer.probed import Probed, put_together
 from profiler.infer.verdict import Located, SolvedCall
 from profiler.infer.walks import Walks
-from profiler.model import EvidenceNote, ExecutionLog
+from profiler.model import EvidenceNote, ExecutionLog, ProbeHits
 
 _KERNEL_ENTRIES = {"x86_64": "entry_SYSCALL_64"}  # where the `syscall` instruction leads
 # What may refuse a call before its own function is entered (seccomp, unknown numbers), the innermost first.
@@ -57,18 +59,74 @@ def locate(log: ExecutionLog, question: Question, code: RunningCode, sampled: ca
     if kernel is None:
         return None
     dispatchers = tuple(address for name in _DISPATCHERS if (address := code.symbol(name)) is not None)
-    entry = exact.Entry(kernel, question.number, code.symbol(question.function), dispatchers)
+    function = code.symbol(question.function)
+    entry = exact.Entry(kernel, question.number, function, dispatchers)
     linked = ExecutionLog(log.address - np.uint64(question.offset), log.registers, log.flags)
     symbols = calltree.Symbols(code.owner_of, code.graph)
-    paths = exact.examine(exact.Logged(linked, code.executed, symbols, code.graph), entry, question.errno)
+    logged = exact.Logged(linked, code.executed, symbols, code.graph, offset=question.offset)
+    paths = exact.examine(logged, entry, question.errno)
+    return _answer(paths, function, question.errno, code, sampled, started)
+
+
+def _answer(
+    paths: list[exact.Exact],
+    function: int | None,
+    errno: int,
+    code: RunningCode,
+    sampled: calltree.CallNode,
+    started: float,
+) -> Answer | None:
     if not paths:
         return None
     for path in paths:
         calltree.graft(sampled, path.root)
     whole = sum(path.calls for path in paths)
     found = [_located(path, path.calls / whole) for path in paths]
-    others = _others(found, paths[0], entry, question.errno, code)
+    others = _others(found, paths[0], function, errno, code)
     return Answer(tuple(paths), [*found, *others], time.monotonic() - started)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one round of probes saw: its hits, addresses as linked, and the failing calls put together."""
+
+    hits: ProbeHits
+    probed: Probed
+    paths: tuple[exact.Exact, ...]
+
+
+def see(hits: ProbeHits, question: Question, code: RunningCode) -> Seen:
+    """Of one round of probes. Raises LookupError where the kernel has no such system call."""
+    function = code.symbol(question.function)
+    if function is None:
+        raise LookupError(question.function)
+    offset = question.offset
+    linked = replace(
+        hits,
+        address=hits.address - np.uint64(offset),
+        attached=frozenset(address - offset for address in hits.attached),
+    )
+    symbols = calltree.Symbols(code.owner_of, code.graph)
+    found = put_together(linked, function, question.errno, code.executed, symbols, offset)
+    logged = exact.Logged(found.log, code.executed, symbols, code.graph, found.unseen, found.frames_of, offset)
+    return Seen(linked, found, tuple(exact.origins(logged, found.calls, question.errno, _outermost)))
+
+
+def _outermost(frame: execution.Frame) -> execution.Frame:
+    return list(frame.outwards())[-1]
+
+
+def locate_probed(
+    rounds: Sequence[ProbeHits], question: Question, code: RunningCode, sampled: calltree.CallNode
+) -> Answer | None:
+    """Of the last round of probes that shows where the errno came from; None where none does."""
+    started = time.monotonic()
+    function = code.symbol(question.function)
+    for hits in reversed(rounds if function is not None else ()):
+        answer = _answer(list(see(hits, question, code).paths), function, question.errno, code, sampled, started)
+        if answer is not None:
+            return answer
+    return None
 
 
 def _located(path: exact.Exact, share: float) -> Located:
@@ -83,9 +141,9 @@ def _located(path: exact.Exact, share: float) -> Located:
 
 
 def _others(
-    found: list[Located], path: exact.Exact, entry: exact.Entry, errno: int, code: RunningCode
+    found: list[Located], path: exact.Exact, function: int | None, errno: int, code: RunningCode
 ) -> list[Located]:
-    if path.root.entry != entry.function:
+    if path.root.entry != function:
         return []  # what dispatches system calls returns nothing
     weighed = verdict.candidates(verdict.Inference(code.graph, errno, emulated=True).solve(path.root))
     known = {(located.calls[-1].node.entry, located.origin.address) for located in found}
@@ -108,6 +166,21 @@ def other_outcomes(answer: Answer, code: Code) -> list[str]:
         spread = ", ".join(f"{result}: {count}" for result, count in results.most_common())
         warnings.append(f"the calls that were logged return different values ({spread})")
     return warnings
+
+
+def probes_say(answer: Answer, rounds: Sequence[ProbeHits], errno: int, name: Callable[[int], str]) -> EvidenceNote:
+    path, hits = answer.paths[0], rounds[-1]
+    probes = len(set().union(*(one.attached for one in rounds)))
+    text = (
+        f"{probes} instructions were probed in {len(rounds)} round{'s' if len(rounds) > 1 else ''}, "
+        f"{sum(path.results.values())} whole calls seen, {path.calls} of them fail on this path"
+    )
+    failing = probing.failing_functions(rounds[0], errno)
+    if failing:
+        text += f"; of the functions whose return was probed the deepest to return the errno is {name(failing[0])}"
+    if hits.lost:
+        text += f"; {hits.lost} hits were lost"
+    return EvidenceNote("probes", text, len(answer.candidates) - len(answer.paths), round(answer.seconds, 3))
 
 
 def says(answer: Answer) -> EvidenceNote:

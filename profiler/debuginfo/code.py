@@ -19,7 +19,7 @@ from profiler.debuginfo.variables import Variable, Variables
 from profiler.debuginfo.vmlinux import Vmlinux
 from profiler.debuginfo.x86_flow import X86_64
 from profiler.errors import InputError, MismatchError
-from profiler.graph import Executed, FunctionGraph
+from profiler.graph import Block, Executed, FunctionGraph
 
 _LARGEST_TEXT = 256 << 20
 _LONGEST_INSTRUCTION = 15  # bytes (Intel SDM vol. 2, 2.3.11)
@@ -155,6 +155,17 @@ class KernelCode:
         if address not in self._executed:
             self._executed[address] = x86_execution.decode(self._read_within(address), address)
         return self._executed[address]
+
+    def instructions_of(self, block: Block) -> list[int]:
+        """The addresses of a block's instructions."""
+        found, address = [], block.start
+        while address < block.end:
+            found.append(address)
+            executed = self.executed(address)
+            if executed is None:
+                break
+            address = executed.following
+        return found
 
     def _read_within(self, address: int) -> bytes:
         """The bytes of one instruction, fewer at the end of what is known."""

@@ -56,6 +56,7 @@ class Logged:
     graph_of: Callable[[int], FunctionGraph]
     unseen: Mapping[int, int | None] = field(default_factory=dict)
     known_frames: Callable[[LoggedCall], Frame] | None = None  # where they were found with the calls
+    offset: int = 0  # of addresses in the running kernel, as registers have them, from those of the code
 
     def frames(self, call: LoggedCall) -> Frame:
         if self.known_frames is not None:
@@ -260,7 +261,9 @@ def _chosen(
 ) -> Level | None:
     """The walk up to an indirect call, where the function itself set the pointer to a constant: its branches chose."""
     log, graph = logged.log, logged.graph_of(frame.entry)
-    column = next((c for c, value in enumerate(log.registers[call_row].tolist()) if value == callee), None)
+    column = next(
+        (c for c, value in enumerate(log.registers[call_row].tolist()) if value == callee + logged.offset), None
+    )
     if column is None:
         return None
     since, upto = bisect_left(call_rows, frame.rows[0]), bisect_left(call_rows, call_row)

@@ -50,15 +50,16 @@ class _Rows:
     hit: list[int] = field(default_factory=list)  # whose registers they have
 
 
-def put_together(hits: ProbeHits, root: int, errno: int, decode: Decode, symbols: Symbols) -> Probed:
-    """The calls of the function at `root`. One that leaves by a jump to where no probe is counts as failed with
-    `errno`: what it returned is not seen."""
+def put_together(hits: ProbeHits, root: int, errno: int, decode: Decode, symbols: Symbols, offset: int = 0) -> Probed:
+    """The calls of the function at `root`; addresses of hits are those of the code, pointers in registers `offset`
+    above them. A call that leaves by a jump to where no probe is counts as failed with `errno`: what it returned is not
+    seen."""
     rows, calls = _Rows(), []
     frames: dict[int, Frame] = {}
     unseen: dict[int, int | None] = {}
     passed: set[int] = set()
     for of_call in _calls(hits, root):
-        builder = _Builder(hits, rows, decode, symbols, unseen, passed)
+        builder = _Builder(hits, rows, decode, symbols, unseen, passed, offset)
         first = len(rows.address)
         top = builder.build(of_call)
         result = builder.result(errno)
@@ -101,7 +102,9 @@ class _Builder:
         symbols: Symbols,
         unseen: dict[int, int | None],
         passed: set[int],
+        offset: int,
     ) -> None:
+        self.offset = offset
         self.address = hits.address
         self.attached = hits.attached
         self.registers = hits.registers
@@ -254,14 +257,17 @@ class _Builder:
             through = step.through
             if through is None or isinstance(through, Memory):
                 return None
-            return int(self.registers[hit, LOGGED_REGISTERS.index(through)])
+            return self._pointer(hit, through)
         name, start = self._function(step.target)
         if not name.startswith(THUNKS):
             return step.target
         register = name.rpartition("_")[2]  # __x86_indirect_thunk_rax, or __x86_indirect_thunk_array for all of them
         if register == "array":
             register = _BY_ENCODING[(step.target - start) // _THUNK_BYTES % len(_BY_ENCODING)]
-        return int(self.registers[hit, LOGGED_REGISTERS.index(register)]) if register in LOGGED_REGISTERS else None
+        return self._pointer(hit, register) if register in LOGGED_REGISTERS else None
+
+    def _pointer(self, hit: int, register: str) -> int:
+        return int(self.registers[hit, LOGGED_REGISTERS.index(register)]) - self.offset
 
     def _returns(self, step: Executed) -> bool:
         if step.control == Control.RETURN:

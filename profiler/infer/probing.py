@@ -16,8 +16,9 @@ from profiler.infer.slice import OriginKind
 from profiler.model import ProbeHits
 
 MOST_INSTRUCTIONS = 450  # of one round: putting one probe on takes some 10 ms in an emulated guest
-MOST_RETURNS = 48
+MOST_RETURNS = 12
 _SPARE = 120  # instructions of a function that is looked into for the first time
+_FURTHER = 60  # behind a block that was not expected to run
 _NOT_SEEN = (OriginKind.CALL, OriginKind.MEMORY, OriginKind.UNKNOWN)
 
 Known = dict[int, set[int]]  # function → blocks
@@ -43,7 +44,8 @@ class Planner:
     def first(self, likely: Mapping[int, Iterable[int]], returns: Iterable[int] = ()) -> Round:
         """`likely`: blocks by function, the outermost function first; of a function without any, its beginning."""
         known = {entry: set(blocks) or {entry} for entry, blocks in likely.items()}
-        return Round(self._around(known, {}), frozenset(list(returns)[:MOST_RETURNS]))
+        fresh = {entry: known.pop(entry) for entry, blocks in likely.items() if not blocks}
+        return Round(self._around(known, fresh), frozenset(list(returns)[:MOST_RETURNS]))
 
     def next(self, asked: Round, hits: ProbeHits, probed: Probed, path: Exact | None, errno: int) -> Round | None:
         """None where nothing more would be seen."""
@@ -54,7 +56,7 @@ class Planner:
             self._look_into(fresh, ran, failing_functions(hits, errno))
         if path is None or path.origin.kind in _NOT_SEEN:
             for entry, blocks in ran.items():
-                fresh.setdefault(entry, set()).update(self._behind(entry, blocks, hits))
+                fresh.setdefault(entry, set()).update(self._unexpected(entry, blocks, hits))
                 self._look_into(fresh, ran, self._fixups(entry, blocks))
         if path is not None:  # what has nothing to do with the value need not be seen again
             matters = path.through | {node.entry for node in path.chain}
@@ -85,11 +87,16 @@ class Planner:
                     ran.setdefault(entry, set()).add(block.start)
         return ran
 
-    def _behind(self, entry: int, ran: set[int], hits: ProbeHits) -> set[int]:
-        """Blocks without probes to which control may have gone from those that ran."""
+    def _unexpected(self, entry: int, ran: set[int], hits: ProbeHits) -> set[int]:
+        """Blocks where not every instruction had a probe: those that ran, and those that may have, behind them."""
         graph = self.graph_of(entry)
-        found = {edge.target for start in ran for edge in graph.blocks[start].edges if edge.target in graph.blocks}
-        return {start for start in found - ran if hits.attached.isdisjoint(self.instructions_of(graph.blocks[start]))}
+        near = ran | {edge.target for start in ran for edge in graph.blocks[start].edges if edge.target in graph.blocks}
+        probed = hits.attached | hits.refused.keys()
+        return {start for start in near if not self._is_probed(graph.blocks[start], probed, whole=start in ran)}
+
+    def _is_probed(self, block: Block, probed: frozenset[int], *, whole: bool) -> bool:
+        instructions = self.instructions_of(block)
+        return probed.issuperset(instructions) if whole else not probed.isdisjoint(instructions)
 
     def _fixups(self, entry: int, ran: set[int]) -> list[int]:
         """The functions that faults of blocks lead to, where these are others."""
@@ -99,34 +106,32 @@ class Planner:
         return [function for function in found if function is not None]
 
     def _around(self, known: Known, fresh: Known) -> frozenset[int]:
-        """All of `known`, of `fresh` and what follows it as much as there is room for, then what follows `known`."""
+        """All of `known`, and the beginnings of what follows; `fresh`, and what follows as far as there is room."""
         found: set[int] = set()
         for entry, starts in known.items():
             blocks = self.graph_of(entry).blocks
-            for start in sorted(starts):
-                if start in blocks and len(found) < 2 * MOST_INSTRUCTIONS:
+            for start in sorted(starts & blocks.keys()):
+                if len(found) < 2 * MOST_INSTRUCTIONS:
                     found.update(self.instructions_of(blocks[start]))
         for entry, starts in fresh.items():
-            found |= self._on_from(
-                entry, starts, len(found) + max(_SPARE, MOST_INSTRUCTIONS // len(fresh)) - len(found)
-            )
+            room = max(_FURTHER if entry in known else _SPARE, MOST_INSTRUCTIONS // (3 * len(fresh)))
+            found |= self._on_from(entry, starts, room)
         for entry, starts in known.items():
-            room = MOST_INSTRUCTIONS - len(found)
-            if room > 0:
-                found |= self._on_from(entry, starts, room, known=starts)
+            blocks = self.graph_of(entry).blocks
+            for start in sorted(starts & blocks.keys()):
+                found.update(edge.target for edge in blocks[start].edges if edge.target in blocks)
         return frozenset(found)
 
-    def _on_from(self, entry: int, starts: Iterable[int], room: int, known: Iterable[int] = ()) -> set[int]:
-        """The blocks `starts` but for those known, and on from them, nearest first, while there is room."""
-        blocks, counted = self.graph_of(entry).blocks, set(known)
+    def _on_from(self, entry: int, starts: Iterable[int], room: int) -> set[int]:
+        """The blocks `starts`, and on from them, nearest first, while there is room."""
+        blocks = self.graph_of(entry).blocks
         found: set[int] = set()
         pending, seen = list(starts), set(starts)
         while pending and len(found) < room:
             block = blocks.get(pending.pop(0))
             if block is None:
                 continue
-            if block.start not in counted:
-                found.update(self.instructions_of(block))
+            found.update(self.instructions_of(block))
             following = [edge.target for edge in block.edges if edge.target not in seen]
             seen.update(following)
             pending += following
