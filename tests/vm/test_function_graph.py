@@ -40,7 +40,7 @@ found = {path: open(path).read() for path in paths if os.path.exists(path)}
 found["instances"] = os.listdir(root + "/instances")
 found["journals"] = glob.glob("/run/whyerrno/*")
 found["enabled"] = open("/proc/sys/kernel/ftrace_enabled").read()
-found["size"] = int(open(root + "/buffer_size_kb").read().split()[-1].strip(")")) // 16  # whole pages: 1408 becomes 1410
+found["size"] = int(open(root + "/buffer_size_kb").read().split()[-1].strip(")")) // 16  # a page more or less
 print("STATE" + json.dumps(found))
 """
 
