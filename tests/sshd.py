@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,7 +103,8 @@ def serving(directory: Path, *, environment: dict[str, str] | None = None) -> It
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     server = Server(keys, port, process)
     try:
-        _wait_for(server, directory / "sshd.log")
+        answers = wait_until_it_answers(port, lambda: process.poll() is None)
+        assert answers, f"sshd does not listen: {(directory / 'sshd.log').read_text()}"
         yield server
     finally:
         for pid in server.connections():
@@ -116,10 +117,12 @@ def serving(directory: Path, *, environment: dict[str, str] | None = None) -> It
                 Path("/run/sshd").rmdir()
 
 
-def _wait_for(server: Server, log: Path) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and server.process.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection((ADDRESS, server.port), timeout=1):
-            return
+def wait_until_it_answers(port: int, alive: Callable[[], bool] = lambda: True) -> bool:
+    """Whether an sshd says its version there, before long and while it is alive."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and alive():
+        with contextlib.suppress(OSError), socket.create_connection((ADDRESS, port), timeout=5) as connection:
+            if connection.recv(4) == b"SSH-":
+                return True
         time.sleep(0.05)
-    raise AssertionError(f"sshd does not listen: {log.read_text()}")
+    return False

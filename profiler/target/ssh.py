@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from profiler import lab, process
-from profiler.errors import MissingError, ProfilerError, TargetError, UsageError
+from profiler.errors import InputError, MissingError, ProfilerError, TargetError, UsageError
 from profiler.lab import archive, elf_note, image
 from profiler.model import Kernel
 from profiler.process import Completed, ProcessError
@@ -147,18 +147,27 @@ class SecureShellSession:
             f"elif [ -e {source} ]; then echo file; tar -c -f - -C {parent} -- {name}; "
             "else echo absent; fi; [ $? -le 1 ]"
         )
+        for last in (False, True):  # a file that shrinks while tar reads it breaks the archive off
+            kind = self._fetch(script, f"copying {remote} from the host", local, last=last)
+            if kind == "absent":
+                raise TargetError(f"{remote} was not made by the command that should have made it")
+            if kind:
+                return
+
+    def _fetch(self, script: str, what: str, local: Path, *, last: bool) -> str:
+        """What came: "file", "directory", "absent", or "" for something broken. Raises TargetError the `last` time."""
+        kind, error = "", None
         try:
             with process.piped(self._connection.command(script)) as stream:
                 ssh_connection.skip_to_begin(stream)
-                kind = stream.readline().strip()
-                if kind in (b"file", b"directory"):
-                    _unpack(stream, local, is_directory=kind == b"directory")
-        except ProfilerError as error:
-            raise self._copy_error(f"copying {remote} from the host", error) from error
-        if kind == b"absent":
-            raise TargetError(f"{remote} was not made by the command that should have made it")
-        if not kind:
-            raise self._copy_error(f"copying {remote} from the host", None)
+                kind = stream.readline().decode().strip()
+                if kind in ("file", "directory"):
+                    _unpack(stream, local, is_directory=kind == "directory")
+        except (InputError, ProcessError) as caught:
+            kind, error = "", caught
+        if not kind and (last or self._connection.lost()):
+            raise self._copy_error(what, error)
+        return kind
 
     def _script(self, number: int, argv: list[str]) -> str:
         """For sh, whose line of /proc lets the keeper end its process group: the command with what it started. What the
@@ -247,6 +256,8 @@ def _packages() -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=6) as tar:
         for name, path in image.packages("."):
+            if path.suffix == ".toml":  # of loadgen's truth, which the tests and benchmarks read
+                continue
             tar.add(path, arcname=name, recursive=False, filter=_owned_by_root)
     return stream.getvalue()
 

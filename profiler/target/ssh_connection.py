@@ -176,7 +176,7 @@ def ask(place: Place) -> dict[str, Any]:
 def connect(place: Place, archive: bytes) -> Iterator[Connection]:
     """A connection with a session's directory at its other end, both gone when the block ends.
 
-    archive  a tar archive (compressed or not) of what is to lie in the directory's `packages`
+    archive  a tar archive (gzip) of what is to lie in the directory's `packages`
 
     Raises MissingError where ssh, a key or Python is missing, TargetError where the host is out of reach.
     """

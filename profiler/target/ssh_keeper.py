@@ -24,7 +24,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 
@@ -53,8 +52,7 @@ def main(source: str) -> None:
     remove_leftovers()
     directory = make_directory()
     try:
-        with tarfile.open(fileobj=io.BytesIO(archive)) as packages:
-            packages.extractall(os.path.join(directory, "packages"))  # noqa: S202  (the caller made it just now)
+        unpack(archive, os.path.join(directory, "packages"))
         say("ready " + directory)
         keep(directory)
     except (SystemExit, BrokenPipeError):
@@ -162,6 +160,18 @@ def make_directory() -> str:
     for name in ("packages", "files", "work", "runs"):
         os.mkdir(os.path.join(directory, name))
     return directory
+
+
+def unpack(archive: bytes, into: str) -> None:
+    """By the system's tar where there is one: Python's own takes seconds for it in an emulated guest."""
+    command = ["tar", "-x", "-z", "-f", "-", "-C", into]
+    with contextlib.suppress(OSError):
+        if subprocess.run(command, input=archive, stderr=subprocess.DEVNULL, check=False).returncode == 0:
+            return
+    import tarfile  # noqa: PLC0415
+
+    with tarfile.open(fileobj=io.BytesIO(archive)) as packages:
+        packages.extractall(into)  # noqa: S202  (the caller made it just now)
 
 
 def noexec(place: str) -> bool:
