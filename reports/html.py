@@ -15,7 +15,7 @@ from reports.page import render, write_whole
 PAGE_BYTES = 1_100_000  # for annotated source; the rest of a page stays well below 400 kB
 CANDIDATES_AT_MOST = 60
 SOURCE_FIRST, SOURCE_AT_MOST = 8, 300  # candidates of the source: seen at once, and on the page at all
-GRAPH_AT_MOST = 120  # rows of the two trees
+GRAPH_AT_MOST = 70  # rows of the two trees
 _FUNCTIONS_AT_MOST = 60
 
 

@@ -144,7 +144,14 @@ def sorted_candidates(analysis: Analysis) -> list[SourceCandidate]:
 
 
 def remaining(analysis: Analysis) -> list[SourceCandidate]:
-    return [one for one in analysis.source_candidates if not one.excluded_by]
+    """The verdict's own first."""
+    left = [one for one in analysis.source_candidates if not one.excluded_by]
+    return sorted(left, key=lambda one: not is_verdict(analysis, one))
+
+
+def is_verdict(analysis: Analysis, one: SourceCandidate) -> bool:
+    site = analysis.error_site
+    return site is not None and not one.excluded_by and (site.file, site.line) == (one.site.file, one.site.line)
 
 
 def tally(analysis: Analysis) -> str:

@@ -22,7 +22,6 @@ _STYLES = {
     Conclusion.NOT_REPRODUCED: "bold white on steel_blue",
 }
 _CANDIDATES_AT_MOST = 6
-_GRAPH_ROWS_AT_MOST = 12
 
 
 def render(analysis: Analysis, console: Console) -> None:
@@ -37,7 +36,7 @@ def render(analysis: Analysis, console: Console) -> None:
     else:
         _chain(analysis, writer)
         _origin(analysis, writer)
-        _graph(analysis, writer, console)
+        _graph(analysis, writer)
         _candidates(analysis, writer)
         terminal_ladder.candidates(analysis, writer)
     terminal_ladder.other_log(analysis, writer)
@@ -165,12 +164,15 @@ def _source(analysis: Analysis, function: AnnotatedFunction, writer: Writer) -> 
             source_line(writer, function, row, marks[row], tokens[row], values)
 
 
-def _graph(analysis: Analysis, writer: Writer, console: Console) -> None:
+def _graph(analysis: Analysis, writer: Writer) -> None:
+    """In words: the trees themselves are on the page, and `whyerrno graph` shows them here."""
     if analysis.graph is None:
         return
     writer.blank()
     writer.line(("Function graph", "bold"))
-    terminal_graph.render(analysis.graph, console, most=_GRAPH_ROWS_AT_MOST)
+    writer.paragraph(f"{terminal_graph.calls_sentence(analysis.graph)}.")
+    if analysis.graph.divergence:
+        writer.paragraph(f"They part {prose(analysis.graph.divergence)}.")
 
 
 def _candidates(analysis: Analysis, writer: Writer) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from profiler.model import Analysis, Branch, EvidenceNote, LogLine, Meaning, SourceCandidate
+from profiler.model import Analysis, Branch, Conclusion, EvidenceNote, LogLine, Meaning, SourceCandidate
 from reports import findings, ladder
 from reports.terminal_text import Piece, Writer
 from reports.visible import place, prose, visible
@@ -114,7 +114,7 @@ def candidates(analysis: Analysis, writer: Writer) -> None:
     writer.blank()
     writer.line(("Places in the source", "bold"))
     writer.paragraph((ladder.tally(analysis), ""))
-    left = ladder.remaining(analysis)
+    left, named = ladder.remaining(analysis), analysis.conclusion is Conclusion.NAMED
     out = [one for one in ladder.sorted_candidates(analysis) if one.excluded_by]
     kept, crossed = Table.grid(padding=(0, 2)), Table.grid(padding=(0, 2))
     for grid, ratios in ((kept, (1,)), (crossed, (3, 2))):
@@ -122,7 +122,8 @@ def candidates(analysis: Analysis, writer: Writer) -> None:
         for ratio in ratios:
             grid.add_column(overflow="fold", ratio=ratio)
     for one in left[:_LEFT_AT_MOST]:
-        kept.add_row(writer.text(("left", "bold red")), _left(one, writer))
+        word = ("verdict", "bold red") if named and ladder.is_verdict(analysis, one) else ("left", "bold")
+        kept.add_row(writer.text(word), _left(one, writer))
     for one in out[:_OUT_AT_MOST]:
         crossed.add_row(*_crossed_out(one, writer))
     for grid in (kept, crossed):
