@@ -215,8 +215,7 @@ class Manifest:
     emulated: bool  # under TCG: samples land on translation-block heads
     warnings: list[str] = field(default_factory=list)
     rungs: list[str] = field(default_factory=list)  # that could be taken; [] where an older version recorded
-    # What was ordered of the recorder: {"do": "probes", "answered": 0, "seconds": 1.2, "problem": "", "hint": ""}
-    orders: list[dict[str, Any]] = field(default_factory=list)
+    orders: list[dict[str, Any]] = field(default_factory=list)  # as profiler.record.orders answers them
     stopped_by: str = ""  # verdict: it was decided; replay: nothing was sampled; time: all that was asked for
     rates: dict[str, float] = field(default_factory=dict)  # calls a second: "none", without a rung, and under each
 
@@ -360,7 +359,7 @@ class GraphLine:
     function: str
     failing: bool  # called in the failing calls
     succeeding: bool | None  # called in the succeeding ones; None where there are none
-    diverges: bool = False  # the first that differs
+    diverges: bool = False  # the first that differs; again where the functions around it differ in what follows
     note: str = ""  # "6 times", "in 3 of 32 failing", "landmark: ..."
     failing_returned: str = ""  # "-12", "0 or -11", where the tracer shows return values
     succeeding_returned: str = ""

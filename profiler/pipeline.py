@@ -18,7 +18,7 @@ from profiler.evidence import AUTO, EXACT, GRAPH, PROBES, RECORDED, RUNGS, SAMPL
 from profiler.ladder import Ladder
 from profiler.model import LOGGED_REGISTERS, Analysis, Effort, ExecutionLog, Kernel, PerfRecording, ProbeHits
 from profiler.parse import probe_hits
-from profiler.rungs import complete
+from profiler.rungs import Recorded, complete
 from profiler.syscalls import NUMBERS
 from profiler.target import open_target
 
@@ -93,7 +93,7 @@ def _analyze(directory: Path, case: Case, evidence: frozenset[str], *, salvage: 
     probes = _rounds(directory) if PROBES in used else []
     progress("weighing paths", None)
     concluded = case.conclude(data, execution, probes)
-    analysis = complete(directory, case, concluded, used, data, execution, probes, progress)
+    analysis = complete(case, concluded, Recorded(directory, used, data, execution, probes), progress)
     analysis = replace(analysis, effort=_effort(case.subject, used, data, execution))
     if salvage and data.decode_errors:
         analysis = replace(analysis, warnings=[*analysis.warnings, _salvaged(data)])
