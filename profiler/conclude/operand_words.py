@@ -10,7 +10,7 @@ from profiler.debuginfo.operands_source import Expression
 
 _LARGEST_ERRNO = 4095
 _KERNEL_FROM = 0xFFFF_8000_0000_0000  # addresses of the kernel on x86-64
-_RESULT = re.compile(r"(?:^|[>._])(?:err|error|ret|retval|rc|res|result|status)\w*$")
+_RESULT = re.compile(r"(?:^|[>._])(?:err|error|ret|retval|rc|res|result|status)\w*(?:\[.*\])?$")
 _BITS = re.compile(r"flags?\b|flg\b|mask\b|_mask|mode\b|prot\b|events?\b", re.IGNORECASE)
 _SMALLEST_HEX = 10
 

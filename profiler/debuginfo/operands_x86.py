@@ -74,7 +74,7 @@ class Comparison:
 
 
 def comparison_at(code: Code, address: int) -> Comparison | None:
-    """Of the jump, conditional move or conditional set at an address; None where it is none, or not told.
+    """Of the jump, conditional move or set, or `sbb`, at an address; None where it is none, or not told.
 
     Raises LookupError where no function is.
     """
@@ -86,13 +86,15 @@ def comparison_at(code: Code, address: int) -> Comparison | None:
     if not history or history[0][0].ip != address:
         return None
     deciding = history[0][0]
-    if deciding.condition_code == ConditionCode.NONE:
+    # sbb takes the carry off, which a comparison leaves where the first is below the second
+    condition = ConditionCode.B if deciding.mnemonic == Mnemonic.SBB else deciding.condition_code
+    if condition == ConditionCode.NONE:
         return None
     at = next((i for i, (before, _) in enumerate(history[1:], 1) if _may_set_flags(before)), None)
     if at is None:
         return None
     setter = history[at][0]
-    found = _compared(setter, deciding.condition_code, _Origins(code, [before for before, _ in history[at + 1 :]]))
+    found = _compared(setter, condition, _Origins(code, [before for before, _ in history[at + 1 :]]))
     if found is None:
         return None
     same_block = all(block is history[0][1] for _, block in history[: at + 1])
@@ -153,6 +155,9 @@ def _compared(setter: Instruction, condition: int, origins: _Origins) -> _Found 
     right_origin = origins.of(setter, 1) if setter.op_count > 1 else Origin("constant")
     if left is None or right is None:
         return None
+    if mnemonic == Mnemonic.NEG and condition in (ConditionCode.B, ConditionCode.AE):
+        relation = "!=" if condition == ConditionCode.B else "=="
+        return left, relation, Constant(0), bits, None, False, left_origin, Origin("constant")
     if mnemonic == Mnemonic.BT:
         return _bit(left, right, bits, condition, left_origin)
     if mnemonic == Mnemonic.CMP or (mnemonic == Mnemonic.SUB and condition not in _SIGN):
