@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from profiler.model import GraphComparison, GraphLine
 from reports.visible import visible
 
+_NEAR = 4  # callees before and behind the one on the way to where both part
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -50,24 +52,33 @@ def rows(comparison: GraphComparison, most: int, deepest: int | None = None) -> 
 def _kept(lines: Sequence[GraphLine], most: int) -> set[int]:
     """Indices of the lines to show. A line comes only with the one that it is below."""
     above = _parents(lines)
-    path = set(_upwards(above, _parting(lines)))
+    parting = [index for index, line in enumerate(lines) if line.diverges]
+    path = {above_it for index in parting for above_it in _upwards(above, index)}
+    near = _neighbours(above, path)
     rank: dict[int, tuple[int, int]] = {}
     for index, line in enumerate(lines):
         parent = above[index]
-        if index in path:
+        if index in path or parent < 0:
             own = 0
         elif parent in path:
-            own = 1
-        elif parent < 0:
-            own = 0
+            own = 1 if index in near else 3
         else:
             own = rank[parent][0] + (1 if line.failing != line.succeeding else 2)
         rank[index] = (own, index)
     return set(sorted(rank, key=rank.__getitem__)[:most])
 
 
-def _parting(lines: Sequence[GraphLine]) -> int:
-    return next((index for index, line in enumerate(lines) if line.diverges), -1)
+def _neighbours(above: Sequence[int], path: set[int]) -> set[int]:
+    """What is called right before and behind what lies on the path."""
+    callees: dict[int, list[int]] = {}
+    for index, parent in enumerate(above):
+        callees.setdefault(parent, []).append(index)
+    found = set()
+    for index in path:
+        beside = callees[above[index]]
+        at = beside.index(index)
+        found.update(beside[max(0, at - _NEAR) : at + _NEAR + 1])
+    return found
 
 
 def _parents(lines: Sequence[GraphLine]) -> list[int]:

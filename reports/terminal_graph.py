@@ -58,10 +58,11 @@ def _trees(shown: list[Row], writer: Writer, *, both: bool) -> None:
     writer.line(
         *_beside(("failing".ljust(width), f"bold {_FAILING}"), ("succeeding", f"bold {_SUCCEEDING}"), both=both)
     )
+    label = " here they part "
     for row in shown:
         if row.parts:
-            label = " here they part "
             writer.line((label.center(2 * width + len(_GUTTER), "─"), "bold magenta"))
+            label = " and so "
         left = _cell(row.failing, width, step, _FAILING)
         right = _cell(row.succeeding, width, step, _SUCCEEDING)
         writer.line(*left, *([(_GUTTER, "dim"), *right] if both else []), *_note(row, both=both))
@@ -79,11 +80,11 @@ def _step(shown: list[Row], width: int) -> int:
 
 
 def _cell(cell: Cell | None, width: int, step: int, colour: str) -> list[Piece]:
-    """Exactly `width` columns: indentation and name give way before what was returned does."""
+    """Exactly `width` columns; a name that is too long is cut short, so that all are as deep as they are."""
     if cell is None:
         return [" " * width]
     room = width - len(cell.notes)
-    indent = min(step * cell.depth, max(0, room - len(cell.function)), room // 2)
+    indent = min(step * cell.depth, room // 2)
     name = cell.function
     if len(name) > room - indent:
         name = name[: room - indent - 1] + "…"

@@ -72,25 +72,25 @@ class _Shape:
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """Where the sides part: within `function`, behind `after` ("" at its beginning)."""
+    """Where the sides part: within `function`, behind a callee of both (None at its beginning)."""
 
     function: str
-    after: str
+    behind: Merged | None
     only_failing: tuple[str, ...]  # functions that are called from there by one side alone, in order
     only_succeeding: tuple[str, ...]
     first: Merged  # the first that differs
 
 
-def compare(failing: Sequence[Tree], succeeding: Sequence[Tree], told_by: str) -> GraphComparison:
-    """Both sides in one tree, the first divergence marked. Trees of one entry function."""
+def compare(failing: Sequence[TreeType], succeeding: Sequence[TreeType], told_by: str) -> GraphComparison:
+    """Both sides in one tree, marked where they part. Trees of one entry function."""
     failing, succeeding = undisturbed(failing), undisturbed(succeeding)
     root = merge(failing, succeeding)
-    if root is None:
-        return GraphComparison(len(failing), len(succeeding), told_by, lines=[])
     counts = (len(failing), len(succeeding))
-    found = divergence(root, *counts) if failing and succeeding else None
+    if root is None:
+        return GraphComparison(*counts, told_by, lines=[])
+    found = divergences(root, *counts) if failing and succeeding else []
     lines = [_line(depth, node, counts, found) for depth, node in root.walk()]
-    parted_in = found.function if found is not None else ""
+    parted_in = found[0].function if found else ""
     return GraphComparison(*counts, told_by, lines, in_words(found, root, counts), parted_in)
 
 
@@ -177,12 +177,32 @@ def _align(node: Merged, callees: list[_Shape], shape: _Shape, count: int, side:
 # ---- where they part ----
 
 
-def divergence(root: Merged, failing: int, succeeding: int) -> Divergence | None:
-    """The first node, in the order of the calls, that all calls of one side and none of the other went through."""
-    for _, parent in root.walk():
-        for index, callee in enumerate(parent.callees):
-            if _side(callee, failing, succeeding):
-                return _divergence_at(parent, index, failing, succeeding)
+def divergences(root: Merged, failing: int, succeeding: int) -> list[Divergence]:
+    """Where all calls of one side go through a function and none of the other, in the order of the calls.
+
+    The last is the outermost: it says how the call ends. What made it end so happened in the function that both went
+    through right before; where they part within that, and so on inwards, comes before.
+    """
+    found: list[Divergence] = []
+    within: Merged | None = root
+    while within is not None:
+        one = _outermost(within, failing, succeeding)
+        if one is None:
+            break
+        found.insert(0, one)
+        within = one.behind
+    return found
+
+
+def _outermost(root: Merged, failing: int, succeeding: int) -> Divergence | None:
+    """The one with the fewest calls around it, the first of those."""
+    level = [root]
+    while level:
+        for parent in level:
+            for index, callee in enumerate(parent.callees):
+                if _side(callee, failing, succeeding):
+                    return _divergence_at(parent, index, failing, succeeding)
+        level = [callee for parent in level for callee in parent.callees if callee.failing and callee.succeeding]
     return None
 
 
@@ -205,22 +225,27 @@ def _divergence_at(parent: Merged, index: int, failing: int, succeeding: int) ->
             only[side].append(callee.function)
     return Divergence(
         parent.function,
-        parent.callees[common[-1]].function if common else "",
+        parent.callees[common[-1]] if common else None,
         tuple(only["failing"]),
         tuple(only["succeeding"]),
         parent.callees[index],
     )
 
 
-def in_words(found: Divergence | None, root: Merged, counts: tuple[int, int]) -> str:
+def in_words(found: Sequence[Divergence], root: Merged, counts: tuple[int, int]) -> str:
     if not all(counts):
         return ""
-    if found is None:
+    if not found:
         return (
             f"both call the same functions: {root.function}() decides without calling anything, "
             "or in functions that were inlined"
         )
-    where = f"in {found.function}()" + (f", behind {found.after}()" if found.after else "")
+    # What lies between the innermost and the outermost only hands on what came of it.
+    return "; and so ".join(_one_in_words(one) for one in found[:: max(1, len(found) - 1)])
+
+
+def _one_in_words(found: Divergence) -> str:
+    where = f"in {found.function}()" + (f", behind {found.behind.function}()" if found.behind is not None else "")
     says = []
     if found.only_succeeding:
         says.append(f"the succeeding calls go on to {_listed(found.only_succeeding)}")
@@ -240,13 +265,13 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join(shown)
 
 
-def _line(depth: int, node: Merged, counts: tuple[int, int], found: Divergence | None) -> GraphLine:
+def _line(depth: int, node: Merged, counts: tuple[int, int], found: Sequence[Divergence]) -> GraphLine:
     return GraphLine(
         depth=depth,
         function=node.function,
         failing=node.failing > 0,
         succeeding=node.succeeding > 0 if counts[1] else None,
-        diverges=found is not None and node is found.first,
+        diverges=any(node is one.first for one in found),
         note=_note(node, counts),
         failing_returned=_values(node.returned_failing),
         succeeding_returned=_values(node.returned_succeeding),
