@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from loadgen.build import loop_library
+from profiler.debuginfo.trace_sites import chosen
+from profiler.debuginfo.vmlinux import Vmlinux
 from profiler.model import Kernel
 from profiler.parse.function_graph import CallTree, calls, read
 from profiler.target import Session, open_target
@@ -139,6 +141,24 @@ def test_only_the_functions_asked_for_are_traced(session: Session, carry_out: Or
     tree = answered.trees()[0]
     assert {name for _, name in tree.functions()} == {ENTRY, "__sys_bind", "inet_bind", "inet_csk_get_port"}
     assert answered.report()["limited_to"] == sorted({ENTRY, *wanted} - {"no_such_function"})
+
+
+def test_functions_are_found_by_their_places_in_the_image(kernel: Kernel, session: Session, carry_out: Orders) -> None:
+    """In less time than by their names; and places that are another kernel's are not believed."""
+    assert kernel.vmlinux is not None
+    before = state(session)
+    with Vmlinux(kernel.vmlinux) as vmlinux:
+        functions, sites = chosen(vmlinux, [ENTRY, "__sys_bind", "inet_bind", "inet_csk_get_port", "no_such_function"])
+    assert functions == sorted([ENTRY, "__sys_bind", "inet_bind", "inet_csk_get_port"])
+    order = {"do": "graph", "function": ENTRY, "calls": 8, "functions": functions}
+    answered = carry_out(order, {**order, "sites": sites}, {**order, "sites": [site + 1 for site in sites]})
+    assert [said["problem"] for said in answered.said] == ["", "", ""]
+    assert state(session) == before
+    for number in range(3):
+        assert answered.report(number)["limited_to"] == functions
+        assert {name for _, name in answered.trees(number)[0].functions()} == set(functions)
+    named, placed, _ = (answered.report(number)["seconds"]["on"] for number in range(3))
+    assert placed < named / 2
 
 
 def test_the_children_of_a_program_are_traced_and_told_apart_by_result(session: Session, carry_out: Orders) -> None:
