@@ -32,6 +32,7 @@ ERRORS = "ERRORS"
 # The name that a page has of a system call which the kernel calls otherwise.
 _PAGE_NAMES = {"newfstatat": "fstatat", "umount2": "umount", "prlimit64": "prlimit", "fadvise64": "posix_fadvise"}
 _NAME = re.compile(r"\bE[A-Z0-9]{2,}\b")
+_CONSTANT = re.compile(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]*\b|\b[A-Z][A-Z0-9]{7,}\b")
 _CALL = re.compile(r"\b([a-z_][a-z0-9_]*)\(\)")
 _REFERENCE = re.compile(r"\b([a-z_][a-z0-9_]*)\(2\)")
 _SAME_ERRORS = re.compile(r"same errors that occur for (.+?) can also occur for (.+?)[.:]")
@@ -57,6 +58,7 @@ class ManPage:
     names: tuple[str, ...]  # the calls it documents
     entries: tuple[ManualEntry, ...]
     parameters: tuple[str, ...] = ()  # of the calls, as its synopsis names them
+    constants: frozenset[str] = frozenset()  # that it names anywhere, as O_NONBLOCK
     refers: tuple[str, ...] = ()  # calls whose errors are of this one too
     general: tuple[ManualEntry, ...] = ()  # errno(3)'s
     installed: bool = True  # False where only errno(3) is
@@ -79,7 +81,8 @@ def parse(text: str, call: str) -> ManPage:
     listed = {name for entry in entries for name in entry.errnos}
     entries += [entry for entry in _mentions(sections, title) if not set(entry.errnos) <= listed]
     kept = tuple(entry for entry in entries if not entry.calls or own not in names or own in entry.calls)
-    return ManPage(call, title, names, tuple(kept), _parameters(sections), tuple(refers))
+    constants = frozenset(word for block in blocks for word in _CONSTANT.findall(block.text) if not _is_errno(word))
+    return ManPage(call, title, names, tuple(kept), _parameters(sections), constants, tuple(refers))
 
 
 def parse_general(text: str) -> tuple[ManualEntry, ...]:
@@ -100,11 +103,13 @@ def own_name(call: str, names: Sequence[str]) -> str:
     return next((name for name in (call, *others) if name in names), call)
 
 
-def joined(page: ManPage, others: Iterable[ManPage]) -> ManPage:
+def joined(page: ManPage, others: Sequence[ManPage]) -> ManPage:
     """`page` with what the pages it refers to say of errnos, each entry under its own page's title."""
     added = [entry for other in others for entry in other.entries if entry.section == ERRORS]
     seen = {entry.text for entry in page.entries}
-    return replace(page, entries=page.entries + tuple(entry for entry in added if entry.text not in seen))
+    known = page.constants.union(*(other.constants for other in others))
+    entries = page.entries + tuple(entry for entry in added if entry.text not in seen)
+    return replace(page, entries=entries, constants=known)
 
 
 def _by_section(blocks: Iterable[Block]) -> dict[str, list[Block]]:
