@@ -187,7 +187,7 @@ def conclude(
         return result
     progress("looking through the source", None)
     try:
-        return _crossed_out(result, kernel, failing, told.failing)
+        return _crossed_out(result, kernel, _modules(run), failing, told.failing)
     except MissingError as error:
         return replace(result, warnings=[*warnings, f"no places in the source are crossed out: {error}"])
 
@@ -204,9 +204,11 @@ def _tell(run: RunRequest, failing: Trace, succeeding: Trace | None, load: LoadR
     return replace(told, succeeding=others.succeeding)
 
 
-def _crossed_out(result: GraphResult, kernel: Kernel, trace: Trace, failing: list[CallTree]) -> GraphResult:
+def _crossed_out(
+    result: GraphResult, kernel: Kernel, modules: Sequence[str], trace: Trace, failing: list[CallTree]
+) -> GraphResult:
     """Raises MissingError where the kernel's source or vmlinux is not at hand."""
-    listed = source_half(kernel, result.syscall, result.errno)
+    listed = source_half(kernel, result.syscall, result.errno, modules=modules)
     if kernel.vmlinux is None or kernel.source is None:
         raise MissingError(f"no vmlinux of {kernel.release} on this machine")
     vmlinux = Vmlinux(kernel.vmlinux)
@@ -221,6 +223,10 @@ def _crossed_out(result: GraphResult, kernel: Kernel, trace: Trace, failing: lis
         listed.candidates, ran, code, Sources(SourceTree(kernel.source), config).flow
     )
     return replace(result, candidates=candidates, cut=listed.cut)
+
+
+def _modules(run: RunRequest) -> list[str]:
+    return [*run.modules, *(SCENARIOS[run.scenario].modules if run.scenario else ())]
 
 
 def _nothing_recorded(entry: str, trace: Trace | None) -> RecordError:

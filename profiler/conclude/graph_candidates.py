@@ -18,12 +18,11 @@ from typing import Protocol
 
 from profiler.debuginfo.source_flow import FlowNode, SourceFlow
 from profiler.evidence import GRAPH
-from profiler.graph import FunctionGraph
+from profiler.graph import Block, FunctionGraph
 from profiler.infer.landmarks import Traced, dominating, feasible
 from profiler.model import ErrorSite, SourceCandidate, SourceLocation
 
 Place = tuple[str, str, int]  # function, file, line
-_LARGEST = 1 << 16  # bytes of a block whose lines are looked up
 _STRUCTURE = ("entry", "exit", "label", "case", "loop")  # nodes that are no code of their own
 
 
@@ -49,6 +48,7 @@ class Code(Protocol):
     def graph(self, entry: int) -> FunctionGraph: ...
     def frames(self, address: int) -> tuple[SourceLocation, ...]: ...
     def function_at(self, address: int) -> tuple[str, int, int] | None: ...
+    def instructions_of(self, block: Block) -> list[int]: ...
 
 
 # function, file, line → its control flow in the source; None where that is not at hand
@@ -172,12 +172,12 @@ class _Ran:
         graph = self._code.graph(entry)
         compiled = _Compiled(graph, feasible(graph, lambda target: self._is_absent(target, graph.name)))
         for start, block in graph.blocks.items():
-            for place in dict.fromkeys(self._places(start, block.end)):
+            for place in dict.fromkeys(self._places(block)):
                 compiled.blocks.setdefault(place, []).append(start)
         return compiled
 
-    def _places(self, start: int, end: int) -> Iterator[Place]:
-        for address in range(start, min(end, start + _LARGEST)):
+    def _places(self, block: Block) -> Iterator[Place]:
+        for address in self._code.instructions_of(block):
             for frame in self._code.frames(address):
                 yield frame.function, frame.file, frame.line
 
