@@ -5,7 +5,8 @@
 
     function   the entry function; its calls are wanted
     calls      so many whole ones, if that takes no longer than `seconds` of tracing
-    variant    "failing": the load's; "succeeding": those of the scenario's variant that succeeds, started for this
+    variant    "succeeding": calls of the scenario's variant that succeeds, started for this where the load is not that;
+               "failing" likewise; by default the load's, as it is
     functions  the only ones to be traced, if given: where 40,000 would be patched, that is quicker by seconds under
                emulation. What is not among them is not in the trace, whether it was called or not
     sites      the places of `functions` among all that can be traced, from 1, in any order, if known; else looked up
@@ -28,6 +29,7 @@ from profiler.record.load import ScenarioLoad
 from profiler.record.orders import Place
 
 FAILING, SUCCEEDING = "failing", "succeeding"
+_VARIANTS = {"": "", FAILING: "failure", SUCCEEDING: "success"}  # as loadgen has them
 MOST_CALLS, MOST_SECONDS = 100_000, 60.0
 MOST_BYTES = 64 << 20  # of text
 _FIRST_SLICE = 0.02  # seconds; a tight loop's 32 calls mostly fit
@@ -41,10 +43,10 @@ class Asked:
         self.function = _name(order.get("function"))
         self.calls = int(_number(order.get("calls", 32), 1, MOST_CALLS))
         self.seconds = _number(order.get("seconds", 1.0), 0.01, MOST_SECONDS)
-        self.variant = str(order.get("variant", FAILING))
+        self.variant = str(order.get("variant", ""))
         self.functions = [_name(name) for name in _list(order.get("functions"))]
         self.sites = [int(_number(site, 1, 1 << 24)) for site in _list(order.get("sites"))]
-        if self.variant not in (FAILING, SUCCEEDING):
+        if self.variant not in ("", FAILING, SUCCEEDING):
             raise UsageError(f"there is no variant {self.variant!r} of a load to trace")
 
 
@@ -118,8 +120,8 @@ class _Taken:
 @contextlib.contextmanager
 def _load_of(asked: Asked, number: int, place: Place) -> Iterator[int]:
     """The process to trace: the load's, or a second one's, whose calls succeed, while the first stands still."""
-    wanted = "success" if asked.variant == SUCCEEDING else "failure"
-    if place.job.variant == wanted:
+    wanted = _VARIANTS[asked.variant]
+    if wanted in ("", place.job.variant):
         yield place.load.pid
         return
     if not place.job.scenario:
@@ -181,7 +183,7 @@ def _report(
         warnings.append(f"the text was cut after {taken.bytes} bytes")
     return {
         "asked": order,
-        "variant": asked.variant,
+        "variant": asked.variant,  # "" for the load as it is
         "entry": tracing.entry,  # the function whose calls stand in the trace; "" for all of the load's
         "calls": taken.calls,  # that began
         "where": tracing.where,  # "instance" or "top level"
