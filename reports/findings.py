@@ -19,7 +19,9 @@ from reports import ladder
 from reports.visible import count, counted, percent, place, prose, visible
 
 LOST_IS_SEVERE = 0.05  # above this share of lost samples no versions are compared
+_SEEN = ("graph", "samples", "probes", "exact")
 _VALUES_IN_HEADLINE = 24  # characters
+_TELLING_SECONDS = 0.05
 ERROR_SITE = "error-site"
 BRANCH = "branch"
 CALL = "call"
@@ -184,8 +186,10 @@ def load_lines(analysis: Analysis) -> list[tuple[str, int, float]]:
 
 
 def evidence_kinds(analysis: Analysis) -> list[str]:
-    """What the verdict rests on, as of `Effort.evidence`."""
-    return analysis.effort.evidence if analysis.effort else ["samples"] if analysis.samples.total else []
+    """What the verdict rests on, of `Effort.evidence`: what was seen of the running kernel."""
+    if analysis.effort is None:
+        return ["samples"] if analysis.samples.total else []
+    return [kind for kind in analysis.effort.evidence if kind in _SEEN] or analysis.effort.evidence
 
 
 def evidence_words(analysis: Analysis) -> str:
@@ -217,7 +221,7 @@ def effort_sentence(analysis: Analysis) -> str:
     parts += [
         f"{note.seconds:.1f} s of {ladder.word(note.source)}"
         for note in ladder.rungs(analysis)
-        if note.source in effort.evidence and note.source not in ("samples", "exact") and ladder.is_taken(note)
+        if note.source in effort.evidence and note.source in ("graph", "probes") and note.seconds >= _TELLING_SECONDS
     ]
     if not parts:
         return ""

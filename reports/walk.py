@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from profiler.model import Analysis, AnnotatedFunction, AnnotatedLine, RungState
+from profiler.model import Analysis, AnnotatedFunction, AnnotatedLine, Conclusion, RungState
 from reports.visible import counted
 
 OBSERVED = "exact"  # the rung that logs every instruction
@@ -35,9 +34,11 @@ _LIKELIEST = Words(
     "off the likeliest walk",
     "This is the likeliest walk: inferred from where the samples fell, not observed.",
 )
-_SETTLED = dataclasses.replace(
-    _LIKELIEST,
-    sentence="This is the likeliest walk: inferred, and where a branch was in doubt, settled by probes.",
+_PROBED = Words(
+    "on the walk",
+    "not on it",
+    "off the walk",
+    "Whole failing calls took this walk: probes on the running kernel saw which way they went at each branch.",
 )
 MOVED = "Marks go by instruction: where the compiler merged or moved code, a line may be marked for another's sake."
 
@@ -49,7 +50,9 @@ def is_observed(analysis: Analysis) -> bool:
 
 def words(analysis: Analysis) -> Words:
     taken = _taken(analysis)
-    return _EXECUTED if OBSERVED in taken else _SETTLED if PROBED in taken else _LIKELIEST
+    if OBSERVED in taken:
+        return _EXECUTED
+    return _PROBED if PROBED in taken and analysis.conclusion is Conclusion.NAMED else _LIKELIEST
 
 
 def _taken(analysis: Analysis) -> set[str]:

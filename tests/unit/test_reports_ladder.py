@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from profiler.evidence import RUNGS
-from profiler.model import Analysis, Branch, EvidenceNote, GraphComparison, GraphLine, Meaning, RungState
+from profiler.model import Analysis, Branch, Conclusion, EvidenceNote, GraphComparison, GraphLine, Meaning, RungState
 from reports import findings, html, ladder, terminal, walk
 from tests.unit import sample_analysis as samples
 from tests.unit.test_reports_html import Page
@@ -198,8 +198,10 @@ def test_many_candidates_do_not_make_the_page_grow_without_end() -> None:
 
 
 def test_what_the_walk_rests_on_follows_the_rungs_that_were_taken() -> None:
-    """A log that was not needed does not make lines executed; probes are said to have settled what was in doubt."""
-    assert "settled by probes" in walk.words(samples.climbed()).sentence
+    """A log that was not needed does not make lines executed; probes that named nothing did not see the walk."""
+    assert "probes on the running kernel saw" in walk.words(samples.climbed()).sentence
+    open_verdict = dataclasses.replace(samples.climbed(), conclusion=Conclusion.INCONCLUSIVE)
+    assert "likeliest walk" in walk.words(open_verdict).sentence
     assert not walk.is_observed(samples.climbed())
     assert walk.is_observed(samples.executed())
 
