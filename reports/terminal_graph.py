@@ -53,7 +53,9 @@ def calls_sentence(comparison: GraphComparison) -> str:
 
 
 def _trees(shown: list[Row], writer: Writer, *, both: bool) -> None:
-    width = (writer.width - len(_GUTTER)) // 2 if both else writer.width
+    # Of one tree alone the notes stand behind it.
+    alone = max(writer.width - max(len(row.note) + 2 for row in shown), writer.width // 2)
+    width = (writer.width - len(_GUTTER)) // 2 if both else alone
     step = _step(shown, width)
     writer.line(
         *_beside(("failing".ljust(width), f"bold {_FAILING}"), ("succeeding", f"bold {_SUCCEEDING}"), both=both)
