@@ -72,6 +72,11 @@ class KernelCode:
             machine,
         )
 
+    @property
+    def machine(self) -> str:
+        """The architecture, by its name in `uname -m`."""
+        return self.vmlinux.machine
+
     def read(self, address: int, size: int) -> bytes:
         offset = address - self._start
         if self._running is not None and offset >= 0 and offset + size <= len(self._running):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from profiler.debuginfo.operands import Constant, Memory, Operation, Value, plus
 from profiler.debuginfo.variable_types import Kind, Member, Typed, Types
-from profiler.debuginfo.variables import Variable
+from profiler.debuginfo.variables import DAMAGED, Variable
 
 # sk   ->   sk_state   .   [   ]   16
 _TOKENS = re.compile(r"\s*(->|\.|\[|\]|\*|[A-Za-z_]\w*|\d+)")
@@ -19,8 +19,13 @@ Alias = Callable[[str], str | None]  # a macro's name → what it stands for: sk
 def resolve(text: str, variables: Mapping[str, Variable], alias: Alias) -> Variable | None:
     """None for what is no such name, or not kept where it can be read."""
     tokens = _tokens(text)
-    if not tokens:
+    try:
+        return _resolved(tokens, variables, alias) if tokens else None
+    except DAMAGED:
         return None
+
+
+def _resolved(tokens: list[str], variables: Mapping[str, Variable], alias: Alias) -> Variable | None:
     stars = 0
     while tokens[stars] == "*" and stars + 1 < len(tokens):
         stars += 1

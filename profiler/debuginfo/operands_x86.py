@@ -37,6 +37,8 @@ _HIGH_BYTES = (Register.AH, Register.BH, Register.CH, Register.DH)
 class Code(Protocol):
     """What is asked of a kernel's code; profiler.debuginfo.code.KernelCode."""
 
+    @property
+    def machine(self) -> str: ...
     def read(self, address: int, size: int) -> bytes: ...
     def function_at(self, address: int) -> tuple[str, int, int] | None: ...
     def owner_of(self, address: int) -> tuple[str, int, int] | None: ...
@@ -78,6 +80,8 @@ def comparison_at(code: Code, address: int) -> Comparison | None:
 
     Raises LookupError where no function is.
     """
+    if code.machine != "x86_64":
+        return None
     owner = code.owner_of(address)
     if owner is None:
         raise LookupError(f"no function at {address:#x}")

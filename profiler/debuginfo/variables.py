@@ -11,6 +11,7 @@ import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from elftools.common.exceptions import DWARFError, ELFError
@@ -45,7 +46,12 @@ _OTHERS = (
     *("debug_frame_sec", "eh_frame_sec", "debug_line_sec", "debug_pubtypes_sec", "debug_pubnames_sec"),
     *("debug_sup_sec", "gnu_debugaltlink_sec", "debug_types_sec"),
 )
-_DAMAGED = (DWARFError, ELFError, KeyError, ValueError, IndexError, AttributeError, TypeError)
+# What pyelftools raises on damaged debug info, some of it unawares.
+DAMAGED = (
+    *(DWARFError, ELFError, KeyError, ValueError, IndexError, AttributeError, TypeError),
+    *(NotImplementedError, AssertionError, OverflowError, RecursionError),
+)
+_MOST_ENTRIES = 200_000  # side by side; more are damaged links that lead in circles
 _BINARY = {
     "DW_OP_plus": "add",
     "DW_OP_minus": "sub",
@@ -80,7 +86,7 @@ class Variables:
             return {}
         try:
             return self._at(address, function)
-        except _DAMAGED:
+        except DAMAGED:
             return {}
 
     def enumerators(self, address: int) -> dict[str, int]:
@@ -88,14 +94,16 @@ class Variables:
         try:
             unit = self._unit(address)
             found: dict[str, int] = {}
-            for entry in unit.iter_DIE_children(unit.get_top_DIE()) if unit is not None else ():
+            if unit is None:
+                return {}
+            for entry in islice(unit.iter_DIE_children(unit.get_top_DIE()), _MOST_ENTRIES):
                 if entry.tag == "DW_TAG_enumeration_type" and entry.has_children:
                     for constant in unit.iter_DIE_children(entry):
                         value = constant.attributes.get("DW_AT_const_value")
                         name = constant.attributes.get("DW_AT_name")
                         if value is not None and name is not None:
                             found[name.value.decode()] = value.value
-        except _DAMAGED:
+        except DAMAGED:
             return {}
         return found
 
@@ -124,7 +132,7 @@ class Variables:
         surroundings."""
         inside, pending = False, [unit.get_top_DIE()]
         while pending:
-            for entry in unit.iter_DIE_children(pending.pop()):
+            for entry in islice(unit.iter_DIE_children(pending.pop()), _MOST_ENTRIES):
                 if entry.tag in ("DW_TAG_subprogram", "DW_TAG_inlined_subroutine", "DW_TAG_lexical_block"):
                     if not self._holds(unit, entry, address):
                         continue
@@ -196,7 +204,7 @@ class Variables:
         config = DwarfConfig(little_endian=True, machine_arch="x64", default_address_size=8)
         try:
             return DWARFInfo(config=config, **streams, **dict.fromkeys(_OTHERS))
-        except _DAMAGED:
+        except DAMAGED:
             return None
 
     def _descriptor(self, name: str, places: dict[str, tuple[int, int]]) -> Any:

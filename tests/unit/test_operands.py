@@ -31,6 +31,8 @@ class Toy:
         self.kernel = ToyKernel(text)
         self._variables = variables or {}
 
+    machine = "x86_64"
+
     def read(self, address: int, size: int) -> bytes:
         return self.kernel.read(address, size)
 
@@ -184,6 +186,13 @@ def test_flags_that_a_call_left_tell_nothing() -> None:
     blocks = code.graph(code.kernel.at["f"]).blocks.values()
     jump = next(block.last for block in blocks if len(block.edges) > 1)
     assert comparison_at(code, jump) is None
+
+
+def test_code_of_another_architecture_is_not_read_as_if_it_were_x86() -> None:
+    code = Toy(function("cmp rax, rbx", "jb .bad"))
+    code.machine = "aarch64"
+    assert comparison_at(code, code.jump("f")) is None
+    assert operands.plan(code, Branch("f", FILE, 3, "", "cur > limit", True), code.jump("f")) is None
 
 
 # ---- both together ----

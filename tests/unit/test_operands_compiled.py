@@ -8,16 +8,19 @@ import struct
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 import unicorn
+from elftools.elf.elffile import ELFFile
 from iced_x86 import Decoder
 from unicorn import UC_ARCH_X86, UC_MODE_64, x86_const
 
 from profiler.conclude import operands
 from profiler.debuginfo import cfg
 from profiler.debuginfo.operands import Memory, Register, evaluate
+from profiler.debuginfo.operands_names import resolve
 from profiler.debuginfo.variables import Variable, Variables
 from profiler.debuginfo.vmlinux import Vmlinux
 from profiler.graph import FunctionGraph
@@ -90,10 +93,12 @@ class Compiled:
 
     def __init__(self, path: Path) -> None:
         self.image = Vmlinux(path)
-        self._path = path
+        self.path = path
         self._frames: dict[int, tuple[SourceLocation, ...]] = {}
         self._variables = Variables(self.image)
         self._text = cfg.Text(self.image.read, self.function_at)
+
+    machine = "x86_64"
 
     def read(self, address: int, size: int) -> bytes:
         return self.image.read(address, size)
@@ -109,7 +114,7 @@ class Compiled:
 
     def frames(self, address: int) -> tuple[SourceLocation, ...]:
         if address not in self._frames:
-            argv = ["addr2line", "-e", str(self._path), "-f", "-i", f"{address:#x}"]
+            argv = ["addr2line", "-e", str(self.path), "-f", "-i", f"{address:#x}"]
             lines = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split("\n")
             found = [(name, re.search(r":(\d+)", place)) for name, place in zip(lines[::2], lines[1::2], strict=False)]
             self._frames[address] = tuple(SourceLocation(name, "program.c", int(at[1])) for name, at in found if at)
@@ -247,3 +252,21 @@ def test_operands_are_what_the_variables_hold(
         values = {operand.expression: operand.value for operand in branch.operands}
         assert values.items() <= expected.items()
     assert found or mark == "use"  # a jump made one with that of the function inlined before it
+
+
+def test_damaged_debug_info_is_never_more_than_unknown_variables(compiled: Compiled, tmp_path: Path) -> None:
+    whole, random = compiled.path.read_bytes(), Random(7)
+    with compiled.path.open("rb") as file:
+        sections = [s for s in ELFFile(file).iter_sections() if s.name.startswith(".debug_")]
+    for _ in range(25):
+        data = bytearray(whole)
+        for section in random.choices(sections, k=3):
+            data[section["sh_offset"] + random.randrange(section["sh_size"])] = random.randrange(256)
+        (tmp_path / "damaged").write_bytes(data)
+        with Vmlinux(tmp_path / "damaged") as image:
+            variables, states = Variables(image), image.functions_named("states")[0]
+            variables.enumerators(states.start)
+            for address in range(states.start, states.end, 5):
+                known = variables.at(address, "states")
+                assert known.keys() <= {"task", "index"}
+                resolve("task->errors[index]", known, lambda _: None)
