@@ -175,7 +175,8 @@ def conclude(
     if failing is None or not failing.trees:
         raise _nothing_recorded(entry, failing)
     told = _tell(run, failing, succeeding, recording.read_load(directory))
-    comparison = graph_difference.compare(told.failing[: request.calls], told.succeeding[: request.calls], told.how)
+    sides = [graph_difference.undisturbed(side)[: request.calls] for side in (told.failing, told.succeeding)]
+    comparison = graph_difference.compare(*sides, told.how)
     warnings = [*problems, *_warnings(run, failing, told)]
     if succeeding is not None:
         warnings += _warnings_of(succeeding)

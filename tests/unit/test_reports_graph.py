@@ -93,7 +93,7 @@ def test_without_succeeding_calls_there_is_one_column() -> None:
     text = shown(GraphComparison(5, 0, "every call failed", alone))
     assert "│" not in text
     assert "5 failing calls; none that succeeded (every call failed)" in text
-    assert "  a  20 times" in text
+    assert text.splitlines()[-1].split() == ["a", "20", "times"]
 
 
 def test_a_long_tree_is_shown_around_the_parting_and_the_rest_is_counted() -> None:
