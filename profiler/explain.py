@@ -13,7 +13,7 @@ from profiler.conclude.kernel_sources import KernelSources
 from profiler.debuginfo.c_preprocessor import read_config
 from profiler.debuginfo.lines import LineTable
 from profiler.debuginfo.source import SourceTree
-from profiler.debuginfo.source_index import SourceIndex
+from profiler.debuginfo.source_index import FORMAT, SourceIndex
 from profiler.debuginfo.vmlinux import Vmlinux
 from profiler.errors import MissingError
 from profiler.model import Kernel, SourceList
@@ -51,16 +51,15 @@ def open_sources(kernel: Kernel, modules: Collection[str] = ()) -> KernelSources
     if kernel.config is not None and kernel.config.is_file():
         config = read_config(kernel.config.read_text(encoding="utf-8", errors="replace"))
     index = SourceIndex.open(_cache_file(kernel), tree, lambda: _built_files(kernel, tree))
-    for name in modules:
-        path = lab.find_module(kernel, name)
-        if path is not None:
-            index.add(_files_of_module(path, tree))
-    return KernelSources(tree, index, config)
+    paths = [lab.find_module(kernel, name) for name in modules]
+    asked = {file for path in paths if path is not None for file in _files_of_module(path, tree)}
+    index.add(asked)
+    return KernelSources(tree, index, config, asked)
 
 
 def _cache_file(kernel: Kernel) -> Path | None:
     name = kernel.build_id or kernel.package_version
-    return lab.cache_directory() / "sources" / f"{name}.sqlite" if name else None
+    return lab.cache_directory() / "sources" / f"{name}-{FORMAT}.sqlite" if name else None
 
 
 def _built_files(kernel: Kernel, tree: SourceTree) -> set[str]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from profiler.debuginfo.c_calls import Called, calls_in
-from profiler.debuginfo.c_functions import FunctionText, SourceFile
 from profiler.debuginfo.c_preprocessor import Config
+from profiler.debuginfo.c_slice import SlicedFile
 from profiler.debuginfo.flow_builder import build_flow
 from profiler.debuginfo.source import SourceTree
 from profiler.debuginfo.source_flow import ERRNO_NAMES
 from profiler.debuginfo.source_index import SourceIndex
-from profiler.debuginfo.source_summary import Summary, summarize
+from profiler.debuginfo.source_summary import FORMAT, Summary, summarize
 
-PREPARED = 48  # source files held ready at a time, half a megabyte each
+PREPARED = 48  # source files held ready at a time
 _ERRNO = re.compile(r"-\s*(E[A-Z0-9]{3,})\b")
 _NONE = "none"
 
@@ -31,9 +32,13 @@ class Expansion:
 class KernelSources:
     """One kernel's tree by its index, read under its configuration."""
 
-    def __init__(self, tree: SourceTree, index: SourceIndex, config: Config | None) -> None:
+    def __init__(
+        self, tree: SourceTree, index: SourceIndex, config: Config | None, asked: Collection[str] = ()
+    ) -> None:
+        """`asked`: files of modules that are known to be loaded."""
         self._tree, self._index, self._config = tree, index, config
-        self._files: OrderedDict[str, SourceFile | None] = OrderedDict()
+        self.asked = frozenset(asked)
+        self._files: OrderedDict[str, SlicedFile | None] = OrderedDict()
         self._located: dict[tuple[str, str], tuple[str, str, int] | None] = {}
         self._summaries: dict[tuple[str, str], Summary | None] = {}
         self._expansions: dict[tuple[str, str], Expansion | None] = {}
@@ -71,7 +76,7 @@ class KernelSources:
         """None where the file does not define the function, or not under this configuration."""
         key = (name, file)
         if key not in self._summaries:
-            stored = f"{name} {file}"
+            stored = f"{FORMAT} {name} {file}"
             kept = self._index.kept(stored)
             if kept is None:
                 found = self._summarize(name, file, line)
@@ -82,10 +87,12 @@ class KernelSources:
         return self._summaries[key]
 
     def _summarize(self, name: str, file: str, line: int) -> Summary | None:
-        source = self._file(file)
-        function: FunctionText | None = source.find(name, line) if source is not None else None
-        if source is None or function is None:
+        file_text = self._file(file)
+        lines = sorted((place.line for place in self._index.functions(name) if place.file == file), key=line.__ne__)
+        found = file_text.function(name, lines) if file_text is not None else None
+        if found is None:
             return None
+        source, function = found
         flow = build_flow(source, function, name)
         body = source.code[function.start : function.end]
         return summarize(flow, lambda word: self._errnos_of(word, file), function.head, body)
@@ -124,12 +131,12 @@ class KernelSources:
         self._index.keep(self._new)
         self._new = {}
 
-    def _file(self, file: str) -> SourceFile | None:
+    def _file(self, file: str) -> SlicedFile | None:
         if file in self._files:
             self._files.move_to_end(file)
             return self._files[file]
         content = self._tree.content(file)
-        prepared = SourceFile(content.split("\n"), self._config) if content is not None else None
+        prepared = SlicedFile(content, self._config) if content is not None else None
         self._files[file] = prepared
         while len(self._files) > PREPARED:
             self._files.popitem(last=False)

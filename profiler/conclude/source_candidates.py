@@ -22,7 +22,8 @@ MOST = 1000  # candidates of one list
 MOST_FUNCTIONS = 4000  # looked at for one list
 MOST_TARGETS = 32  # of one function pointer
 DEEPEST = 14  # calls from the entry
-PASSED_ON = 3  # times that an error is handed from a function to its callee
+PASSED_ON = 5  # times that an error is handed from a function to its callee
+DEEPEST_MACRO = 6  # macros within macros
 MEMBER_DEPTH = 4  # calls in which a member of a shared object is looked for
 # A seccomp filter answers in place of the system call; a number that no call has ends in sys_ni_syscall.
 BEFORE_THE_CALL = (("__seccomp_filter", "kernel/seccomp.c"),)
@@ -201,7 +202,7 @@ class _Walk:
 
     # ---- calls ----
 
-    def _follow(self, link: Link, state: _State, via: tuple[str, ...]) -> None:
+    def _follow(self, link: Link, state: _State, via: tuple[str, ...], inside: tuple[str, ...] = ()) -> None:
         if link.member:
             self._through_pointer(link, state, via)
             return
@@ -211,23 +212,21 @@ class _Walk:
             step += _CALLBACK if link.callback else 0.0
             self._push(_State(Function(*target), link.wanted, via, state.distance + step))
         elif not link.callback:
-            self._into_macro(link, state, via)
+            self._into_macro(link, state, via, inside)
 
-    def _into_macro(self, link: Link, state: _State, via: tuple[str, ...]) -> None:
-        """A macro's errnos and calls are those of the line that uses it."""
+    def _into_macro(self, link: Link, state: _State, via: tuple[str, ...], inside: tuple[str, ...]) -> None:
+        """A macro's errnos and calls are those of the line that uses it. `inside`: the macros that it is part of."""
         expansion = self.sources.macro(link.name, state.function.file)
-        if expansion is None:
+        if expansion is None or len(inside) >= DEEPEST_MACRO:
             return
         here = Place(link.outlet, "", link.line, link.condition, link.condition_line)
         for errno in expansion.errnos:
             if errno in self.errnos and link.wanted == RETURN:
                 self._add(state.function, replace(here, errno=errno), via, state.distance)
         for called in expansion.calls:
-            if called.name != link.name:
-                member = bool(called.through)
-                self._follow(
-                    replace(link, name=called.name, through=called.through, member=member, callback=True), state, via
-                )
+            if called.name not in (link.name, *inside):
+                inner = replace(link, name=called.name, through=called.through, member=bool(called.through))
+                self._follow(inner, state, via, (*inside, link.name))
 
     def _through_pointer(self, link: Link, state: _State, via: tuple[str, ...]) -> None:
         targets = self._targets(link, state.function.file)
@@ -238,16 +237,18 @@ class _Walk:
             targets = targets[:MOST_TARGETS]
         step = _POINTER + math.log2(1 + len(targets)) / 2
         for target in targets:
-            self._push(_State(target, link.wanted, via, state.distance + step))
+            distance = state.distance + (_POINTER if target.file in self.sources.asked else step)
+            self._push(_State(target, link.wanted, via, distance))
 
     def _targets(self, link: Link, file: str) -> list[Function]:
         """What the pointer may lead to, functions of the core and of the caller's folder first."""
         known = self.sources.pointers(link.name, link.through)
         folder = posixpath.dirname(file)
 
-        def rank(entry: tuple[str, str]) -> tuple[bool, bool, str, str]:
-            where = entry[1]
-            return posixpath.dirname(where) != folder, where.partition("/")[0] not in CORE, where, entry[0]
+        def rank(entry: tuple[str, str]) -> tuple[bool, bool, bool, str, str]:
+            name, where = entry
+            near = posixpath.dirname(where) == folder
+            return where not in self.sources.asked, not near, where.partition("/")[0] not in CORE, where, name
 
         found = (self.sources.locate(name, where) for name, where in sorted(known, key=rank))
         return list(dict.fromkeys(Function(*target) for target in found if target is not None))

@@ -45,7 +45,7 @@ def _calls(text: str, depth: int) -> Iterator[Called]:
         inside = text[opening + 1 : end - 1]
         parts = [_bare(part) for part in MEMBERS.split(match[1].lstrip("(*"))]
         name, through = parts[-1], parts[-2] if len(parts) > 1 else _through(text[at : match.start()], inside_before)
-        wraps = name in WRAPPERS or name in NOT_CALLS
+        wraps = name in WRAPPERS or name in NOT_CALLS or name.isupper()  # a macro's arguments are part of its value
         if name and name not in NOT_CALLS:
             yield Called(name, through, tuple(terms(inside)), depth)
         yield from _calls(inside, depth if wraps else depth + 1)
@@ -60,6 +60,11 @@ def _through(between: str, inside: str) -> str:
 
 def _bare(part: str) -> str:
     return part.partition("[")[0].strip()
+
+
+def constructor(name: str) -> str:
+    """What include/linux/cleanup.h calls the function that makes a variable of a class."""
+    return f"class_{name}_constructor"
 
 
 def terms(text: str) -> list[str]:

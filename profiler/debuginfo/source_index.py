@@ -25,11 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from profiler.debuginfo.c_calls import constructor, terms
 from profiler.debuginfo.c_functions import defined_name
-from profiler.debuginfo.c_text import ANNOTATIONS
+from profiler.debuginfo.c_text import ANNOTATIONS, closing
 from profiler.debuginfo.source import SourceTree
+from profiler.errors import InputError
 
-FORMAT = 2
+FORMAT = 3
 SCHEMA = """
 CREATE TABLE files (file TEXT PRIMARY KEY);
 CREATE TABLE functions (name TEXT, file TEXT, line INTEGER, static INTEGER);
@@ -53,14 +55,16 @@ PLAIN_HEAD = re.compile(r"[^()]*?\b([a-z_]\w*)\s*\(")
 POINTER = re.compile(r"^[ \t]*\.(\w+)[ \t]*=[ \t]*&?([A-Za-z_]\w*)[ \t]*(?:,|$)", re.MULTILINE)
 LSM_HOOK = re.compile(r"\bLSM_HOOK_INIT\(\s*(\w+)\s*,\s*(\w+)\s*\)")
 # const struct proto_ops inet_stream_ops = {     [IORING_OP_NOP] = {  within such
-INITIALISER = re.compile(r"^[ \t]*(?:\w+[ \t]+)*struct[ \t]+(\w+)[ \t]+[^;{}()=\n]*=\s*\{", re.MULTILINE)
-ASSIGNED = re.compile(r"(?:->|\.)(\w+)[ \t]*=[ \t]*([a-z_]\w*)[ \t]*;")
+INITIALISER = re.compile(r"\bstruct[ \t]+(\w+)[ \t]+[^;{}()=\n]*=\s*\{")
+ASSIGNED = re.compile(r"->(\w+)[ \t]*=[ \t]*([a-z]\w*_\w*)[ \t]*;")
 FIELD = re.compile(
     r"^[ \t]+(?:const[ \t]+)?struct[ \t]+(\w+)[ \t]+(?:__\w+[ \t]+)?"
     r"\*[ \t]*(?:const[ \t]+)?(?:__\w+[ \t]+)?(\w+)(?:\[\w*\])?;",
     re.MULTILINE,
 )
 MACRO = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w+)(\([^()\n]*\))?((?:[^\n]*\\\n)*[^\n]*)", re.MULTILINE)
+# DEFINE_CLASS(filename, struct filename *, putname(_T), getname(p), const char *p)
+CLASS = re.compile(r"^(DEFINE|EXTEND)_CLASS(?=\()", re.MULTILINE)
 NAMES_ERRNO = re.compile(r"-\s*E[A-Z0-9]{3,}\b")
 COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 
@@ -161,7 +165,13 @@ class SourceIndex:
             yield
 
     def _rows(self, query: str, *values: str) -> list[tuple[Any, ...]]:
-        return self._connection.execute(query, values).fetchall()
+        try:
+            return self._connection.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            name = str(self._connection.execute("PRAGMA database_list").fetchone()[2])
+            raise InputError(
+                f"{name}: the index of the kernel's source cannot be read: {error}", hint="remove it"
+            ) from error
 
 
 def _existing(path: Path | None) -> sqlite3.Connection | None:
@@ -170,7 +180,7 @@ def _existing(path: Path | None) -> sqlite3.Connection | None:
         return None
     connection = None
     try:
-        connection = sqlite3.connect(path, timeout=2)
+        connection = sqlite3.connect(path, timeout=20)
         if connection.execute("PRAGMA user_version").fetchone()[0] == FORMAT:
             connection.execute("SELECT count(*) FROM kept WHERE key = ''").fetchone()
             return connection
@@ -183,6 +193,7 @@ def _existing(path: Path | None) -> sqlite3.Connection | None:
 
 def _make(path: Path, tree: SourceTree, files: Iterable[str]) -> None:
     """The file appears only when it is whole."""
+    damaged = path.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
@@ -191,7 +202,10 @@ def _make(path: Path, tree: SourceTree, files: Iterable[str]) -> None:
         with contextlib.closing(sqlite3.connect(temporary)) as connection:
             connection.execute("PRAGMA synchronous = OFF")
             _fill(connection, tree, files)
-        temporary.replace(path)
+        path.unlink(missing_ok=True) if damaged else None
+        # a file that another process made meanwhile is left alone: it may be open there, and written to
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -224,6 +238,7 @@ def _read_into(connection: sqlite3.Connection, tree: SourceTree, files: Iterable
         connection.executemany("INSERT INTO pointers VALUES (?, ?, ?, ?)", _pointers(file, text))
         connection.executemany("INSERT OR IGNORE INTO fields VALUES (?, ?)", set(_fields(text)))
         connection.executemany("INSERT INTO macros VALUES (?, ?, ?, ?, ?)", _macros(file, text))
+        connection.executemany("INSERT INTO macros VALUES (?, ?, ?, ?, ?)", _classes(file, text))
 
 
 class _Lines:
@@ -255,6 +270,8 @@ def _functions(file: str, text: str) -> Iterator[tuple[str, str, int, int]]:
 
 
 def _pointers(file: str, text: str) -> Iterator[tuple[str, str, str, str]]:
+    if file.endswith(".h"):
+        return  # it has declarations
     starts = [(match.start(), match[1]) for match in INITIALISER.finditer(text)]
     at, kind = 0, ""
     for match in POINTER.finditer(text):
@@ -266,12 +283,21 @@ def _pointers(file: str, text: str) -> Iterator[tuple[str, str, str, str]]:
     for match in LSM_HOOK.finditer(text):
         yield match[1], LSM_HOOKS, match[2], file
     for match in ASSIGNED.finditer(text):
-        if "_" in match[2]:
-            yield match[1], "", match[2], file
+        yield match[1], "", match[2], file
 
 
 def _fields(text: str) -> Iterator[tuple[str, str]]:
     return ((match[2], match[1]) for match in FIELD.finditer(text))
+
+
+def _classes(file: str, text: str) -> Iterator[tuple[str, str, int, str | None, str]]:
+    """What makes a variable of a class, as if it were a macro of the constructor's name."""
+    lines = _Lines(text)
+    for match in CLASS.finditer(text):
+        listed = terms(text[match.end() + 1 : closing(text, match.end()) - 1])
+        name, made = ("", 2) if match[1] == "EXTEND" else (listed[0], 3)
+        if len(listed) > made:
+            yield constructor(name or listed[0] + listed[1]), file, lines.of(match.start()), "", listed[made]
 
 
 def _macros(file: str, text: str) -> Iterator[tuple[str, str, int, str | None, str]]:

@@ -11,12 +11,14 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Any
 
-from profiler.debuginfo.c_calls import WRAPPERS, Called, calls_in, without_calls
+from profiler.debuginfo.c_calls import WRAPPERS, Called, calls_in, constructor, without_calls
 from profiler.debuginfo.source_flow import ERRNO_NAMES, FlowNode, SourceFlow, Value
 from profiler.debuginfo.source_guard import NONE, Guards
 
+FORMAT = 3  # raise it when `summarize` finds other things than before: summaries are kept on disk
 RETURN = "return"
 ANY = "*"  # the errno is read from memory: whichever was put there
 # names that hold an errno by custom; what a call is given under such a name it may hand back
@@ -30,6 +32,9 @@ INT_POINTER = re.compile(r"\b(?:int|long|ssize_t)\s*\*\s*(\w+)")
 STRUCT_POINTER = re.compile(r"\bstruct\s+(\w+)\s*(?:const\s*)?\*+\s*(?:const\s+)?(?:__\w+\s+)?(\w+)")
 NO_NAMES = frozenset(["NULL", "true", "false", "sizeof", "struct", "int", "long", "unsigned", "void", "char", "const"])
 # security/security.c: every hook that was registered under the name
+# CLASS(filename, name)(pathname): a variable, and what its constructor is given
+CLASS = re.compile(r"\bCLASS\(\s*(\w+)\s*,\s*(\w+)\s*\)\s*(\(.*\))")
+READ_ONCE = re.compile(r"\bREAD_ONCE\(([^()]*)\)")
 HOOK_CALLS = ("call_int_hook", "security_hook_heads")
 SETS_RESULT = "syscall_set_return_value"  # arch/*/include/asm/syscall.h: the system call's result, set from outside it
 
@@ -96,20 +101,26 @@ class Summary:
     handed: tuple[Handed, ...] = ()
 
     def dump(self) -> str:
-        return json.dumps(asdict(self), separators=(",", ":"))
+        given = [[entry.callee, entry.number, _row(entry.value)] for entry in self.given]
+        rows = [list(map(_row, entries)) for entries in (self.places, self.links, self.handed)]
+        return json.dumps([*rows, given, self.reads, self.calls, self.passes], separators=(",", ":"))
 
     @classmethod
     def load(cls, text: str) -> Summary:
-        data = json.loads(text)
+        places, links, handed, given, reads, calls, passes = json.loads(text)
         return cls(
-            tuple(Place(**place) for place in data["places"]),
-            tuple(Link(**link) for link in data["links"]),
-            tuple(data["reads"]),
-            tuple(data["calls"]),
-            tuple(data["passes"]),
-            tuple(Given(given["callee"], given["number"], Link(**given["value"])) for given in data["given"]),
-            tuple(Handed(**handed) for handed in data["handed"]),
+            tuple(Place(*place) for place in places),
+            tuple(Link(*link) for link in links),
+            tuple(reads),
+            tuple(calls),
+            tuple(passes),
+            tuple(Given(callee, number, Link(*value)) for callee, number, value in given),
+            tuple(Handed(*entry) for entry in handed),
         )
+
+
+def _row(entry: Place | Link | Handed) -> list[Any]:
+    return [getattr(entry, name) for name in entry.__slots__]
 
 
 Errnos = Callable[[str], tuple[str, ...]]  # of a macro: the errnos that its body names
@@ -127,12 +138,15 @@ class _Summarizer:
         self.nodes = [node for node in flow.nodes if node.index in flow.reachable]
         self.parameters = _parameters(head)
         self.int_pointers = set(INT_POINTER.findall(head)) & set(self.parameters)
-        self.types = {name: kind for kind, name in STRUCT_POINTER.findall(head + ";" + body)}
+        self.types: dict[str, str] = {name: kind for kind, name in STRUCT_POINTER.findall(head + ";" + body)}
         self.guards = Guards(flow)
         self.used_in: dict[str, frozenset[int]] = {}
         self.set_in: dict[str, list[tuple[FlowNode, Value]]] = defaultdict(list)
         self.by_address: dict[str, list[tuple[FlowNode, str]]] = defaultdict(list)
         for node in self.nodes:
+            if made := CLASS.search(node.text):
+                call = constructor(made[1])
+                self.set_in[made[2]].append((node, Value(call + made[3], (), (call,))))
             for assignment in node.assigns:
                 target = "".join(assignment.target.split())
                 if assignment.operator == "&":
@@ -158,6 +172,7 @@ class _Summarizer:
         for member, targets in sorted(self._members().items()):
             self._outlet(member, self._reaching(targets), places, links)
         reads = sorted({_member(name) for name in returned if _member(name)})
+        links.extend(self._filled({(_member(name), re.split(r"->|\.", name)[0]) for name in returned if _member(name)}))
         calls = dict.fromkeys(call for node in self.nodes for call in node.calls)
         passes = [number for number, parameter in enumerate(self.parameters) if parameter in returned]
         given, handed = self._arguments({link.name for link in links if link.outlet == RETURN})
@@ -179,9 +194,14 @@ class _Summarizer:
                     sources = [(node, argument)] if "(" in argument else []
                     sources += [(at, source.expression) for at, source in self.set_in.get(argument, ())]
                     for at, source in sources:
-                        links = (self._called(RETURN, RETURN, at, call) for call in calls_in(source) if call.depth == 0)
-                        given += [Given(called.name, number, link) for some in links for link in some]
+                        given += [Given(called.name, number, link) for link in self._giving(at, source)]
         return given, handed
+
+    def _giving(self, node: FlowNode, expression: str) -> Iterator[Link]:
+        """The calls that give an argument its value."""
+        for called in calls_in(expression):
+            if called.depth == 0 and called.name not in WRAPPERS:
+                yield from (link for link in self._called(RETURN, RETURN, node, called) if not link.callback)
 
     def _reaching(self, names: Iterable[str]) -> set[str]:
         """The names whose value may become that of one of `names`."""
@@ -197,10 +217,13 @@ class _Summarizer:
     def _members(self) -> dict[str, list[str]]:
         """Members that are set to an errno or, under a name for errors, to what a call gives: `.error` → targets."""
         found: dict[str, list[str]] = defaultdict(list)
-        for target, values in self.set_in.items():
+        for target in list(self.set_in):
             member = _member(target)
             named = member and ERROR_NAME.match(member[1:])
-            if member and any(value.errnos or (named and value.calls) for _, value in values):
+            values = (
+                [value for name in self._reaching([target]) for _, value in self.set_in.get(name, ())] if member else []
+            )
+            if any(value.errnos or (named and value.calls) for value in values):
                 found[member].append(target)
         return found
 
@@ -240,6 +263,9 @@ class _Summarizer:
         if called.name in HOOK_CALLS and called.arguments:
             yield Link(outlet, called.arguments[0], "LSM_HOOK_INIT", wanted, node.first_line, member=True)
             return
+        if not called.through and called.name in self.set_in:
+            yield from self._by_variable(outlet, wanted, node, called.name)
+            return
         through = self.types.get(called.through, called.through)
         is_macro = called.name.upper() == called.name or self.macro_errnos(called.name)
         guard = self.guards.of(node) if is_macro else NONE
@@ -248,14 +274,22 @@ class _Summarizer:
         if wanted != RETURN:
             return
         for argument in called.arguments:
-            yield from self._callback(outlet, node, argument)
+            yield from self._callback(outlet, node, called, argument)
 
-    def _callback(self, outlet: str, node: FlowNode, argument: str) -> Iterator[Link]:
-        """A function that is handed to a callee, or a member that a macro is given to call."""
-        word = argument.removeprefix("&").strip()
+    def _by_variable(self, outlet: str, wanted: str, node: FlowNode, variable: str) -> Iterator[Link]:
+        """`fn = no_llseek; ... return fn(file);`: what the variable was set to."""
+        for _, value in self.set_in[variable]:
+            *bases, name = re.split(r"->|\.", value.expression.strip())
+            if re.fullmatch(r"[a-z_]\w*", name):
+                through = self.types.get(bases[-1], bases[-1]) if bases else ""
+                yield Link(outlet, name, through, wanted, node.first_line, member=bool(bases))
+
+    def _callback(self, outlet: str, node: FlowNode, called: Called, argument: str) -> Iterator[Link]:
+        """A function that is handed to a callee, or a member that a macro is given to call: INDIRECT_CALL_1(p->f, g)"""
+        word = READ_ONCE.sub(r"\1", argument.removeprefix("&").strip())
         if re.fullmatch(r"[a-z_]\w*_\w+", word) and word not in self.parameters and word not in self.set_in:
             yield Link(outlet, word, "", RETURN, node.first_line, callback=True)
-        elif re.fullmatch(r"[a-z_]\w*(?:(?:->|\.)\w+)+", word):
+        elif called.name.isupper() and re.fullmatch(r"[a-z_]\w*(?:(?:->|\.)\w+)+", word):
             *_, base, member = re.split(r"->|\.", word)
             yield Link(outlet, member, self.types.get(base, base), RETURN, node.first_line, member=True, callback=True)
 
@@ -264,6 +298,16 @@ class _Summarizer:
             for number, argument in enumerate(called.arguments):
                 if argument.replace(" ", "") == "&" + name:
                     yield from self._called(outlet, f"*{number}", node, called)
+
+    def _filled(self, reads: set[tuple[str, str]]) -> Iterator[Link]:
+        """Calls that are given the object whose member is returned: `x = accept(sk, &arg); return arg.err;`"""
+        bases = {base for _, base in reads}
+        for node in self.nodes:
+            for called in calls_in(node.text) if node.calls and any(base in node.text for base in bases) else ():
+                given = {argument.removeprefix("&").strip() for argument in called.arguments}
+                for member, base in sorted(reads):
+                    if base in given:
+                        yield from self._called(member, member, node, called)
 
     def _passed_on(self, outlet: str, parameter: str) -> Iterator[Link]:
         """Calls that are given the pointer as it is."""
