@@ -118,7 +118,7 @@ def before_verdict(lines: Iterable[LogLine]) -> str:
         return ""
     first = min(grave, key=lambda line: (GRAVE.index(line.kind), line.seconds))
     more = f" (and {len(grave) - 1} more of such lines)" if len(grave) > 1 else ""
-    return f"The kernel log has {_WORDS[first.kind]} from the time of the calls: {first.text}{more}"
+    return f"The kernel log has {_WORDS[first.kind]} from the time of the calls: {first.text}{more}."
 
 
 def note(lines: list[LogLine], seconds: float, problem: str = "") -> EvidenceNote:

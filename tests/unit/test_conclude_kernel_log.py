@@ -112,10 +112,10 @@ def test_the_gravest_is_put_before_the_verdict() -> None:
     assert kernel_log.before_verdict(read(SECCOMP)) == ""
     assert kernel_log.before_verdict(read(FILESYSTEM)) == (
         "The kernel log has an error of a filesystem from the time of the calls: "
-        "EXT4-fs error (device loop0): ext4_lookup:1855: inode #2: comm ls: iget: checksum invalid"
+        "EXT4-fs error (device loop0): ext4_lookup:1855: inode #2: comm ls: iget: checksum invalid."
     )
     both = kernel_log.before_verdict(read(FILESYSTEM, HARDWARE))
-    assert both.startswith("The kernel log has a hardware error") and both.endswith("(and 1 more of such lines)")
+    assert both.startswith("The kernel log has a hardware error") and both.endswith("(and 1 more of such lines).")
 
 
 def test_the_rung_says_what_it_found() -> None:
