@@ -3,13 +3,16 @@
 A signal that can be caught is dealt with by the recorder itself. SIGKILL is not, so a forked guardian holds the reading
 end of a pipe whose only writer is the recorder: when that end closes, the recorder is gone, and every process group
 still on the list is ended (perf by SIGINT, so that it lets go of its events in order), and what stands in the
-recorder's journal is undone.
+recorder's journal is undone. The groups stand in the journal too, for the next recorder, should the guardian be killed
+as well.
 """
 
+import contextlib
 import os
 import signal
 import time
 
+from profiler.errors import ProfilerError
 from profiler.record import journal
 
 
@@ -17,6 +20,7 @@ class Guardian:
     """Started before everything it guards; `guard` a process group when it starts, `release` all at the end."""
 
     def __init__(self) -> None:
+        self._notes: list[int] = []
         reading, self._writing = os.pipe()
         recorder = os.getpid()
         self._pid = os.fork()
@@ -26,6 +30,8 @@ class Guardian:
 
     def guard(self, group: int) -> None:
         os.write(self._writing, f"{group}\n".encode())
+        with contextlib.suppress(ProfilerError, OSError):  # without a place for a journal, the guardian must do
+            self._notes.append(journal.note("processes", [group, journal.started(group)]))
 
     def release(self) -> None:
         """Nothing is running any more: let the guardian end without doing anything."""
@@ -34,6 +40,8 @@ class Guardian:
             os.close(self._writing)
             os.waitpid(self._pid, 0)
             self._writing = -1
+        while self._notes:
+            journal.forget(self._notes.pop())
 
 
 def _watch(reading: int, recorder: int) -> None:

@@ -9,7 +9,8 @@ mount) needs no note: it ends with the process. A note of something that was nev
        ["control", ["current_tracer", "nop\\n"]],    a file of tracefs at the top level, and what it held
        ["group", "whyerrno_812"],                    a group of kprobe_events
        ["setting", ["rcu_expedited", "0"]],          one of SETTINGS, and what it held
-       ["stopped", [[901, 40233]]]]}                 processes that were sent SIGSTOP, with their start times
+       ["stopped", [[901, 40233]]],                  processes that were sent SIGSTOP, with their start times
+       ["processes", [901, 40233]]]}                 a process group that we started: its leader, and when that started
 """
 
 import contextlib
@@ -201,6 +202,13 @@ def _resume(what: object) -> None:
                 os.kill(int(pid), signal.SIGCONT)
 
 
+def _end(what: object) -> None:
+    group, start = what if isinstance(what, list) else (0, 0)
+    if started(int(group)) == int(start) > 0:
+        with contextlib.suppress(OSError):
+            os.killpg(int(group), signal.SIGKILL)
+
+
 def _pair(what: object) -> tuple[str, str]:
     if not isinstance(what, list) or len(what) != 2:
         raise ValueError("not a name and a value")
@@ -213,6 +221,7 @@ _UNDO = {
     "group": _remove_group,
     "setting": _restore_setting,
     "stopped": _resume,
+    "processes": _end,
 }
 
 # ---- the files ----

@@ -152,6 +152,18 @@ def test_a_process_that_got_the_number_of_a_stopped_one_is_not_signalled(run: Pa
     process.wait()
 
 
+def test_a_process_group_that_outlived_its_recorder_is_ended(run: Path) -> None:
+    ours = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    other = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    notes = [[ours.pid, journal.started(ours.pid)], [other.pid, journal.started(other.pid) - 1], [1 << 22, 0]]
+    leave(run, [["processes", note] for note in notes])
+    assert journal.undo_leftovers() == []
+    assert ours.wait(10) == -signal.SIGKILL
+    assert other.poll() is None  # it only has the number of one of ours
+    other.kill()
+    other.wait()
+
+
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "instances/x/tracing_on", "events/../../x"])
 def test_only_control_files_are_restored(run: Path, name: str) -> None:
     leave(run, [["control", [name, "1"]]])

@@ -1,16 +1,21 @@
 """Runs in a guest: kills a recorder at random moments, and each time compares tracing with what it was before.
 
+Every other time its guardian is killed with it, so that all is left to the next start.
+
     python3 killed_recorder.py JOB.json OUT_DIR TIMES SECONDS SEED
 
-prints, as JSON lines, for each time the moment, the phase that it fell into, and what differs after the next start.
+prints, as JSON lines, for each time the moment (four times in five since it began with its orders), what it was doing,
+and what differs after the next start.
 """
 
+import contextlib
 import json
 import os
 import random
 import signal
 import sys
 import time
+from pathlib import Path
 
 import tracing_state
 
@@ -35,11 +40,41 @@ def start(job: str, out: str) -> tuple[int, int]:
     return pid, reading
 
 
-def last_phase(output: bytes) -> str:
-    lines = [json.loads(line) for line in output.split(b"\n")[:-1] if line.startswith(b"{")]
-    orders = sum("answered" in line for line in lines)
+def guardians(recorder_pid: int) -> list[int]:
+    """Of the recorder's children, those that are forked as it is, and run no program of their own."""
+    own = tracing_state.read("/proc/self/cmdline")
+    found = []
+    for pid in filter(str.isdigit, tracing_state.names("/proc")):
+        with contextlib.suppress(OSError):
+            parent = int(tracing_state.read(f"/proc/{pid}/stat").rpartition(")")[2].split()[1])
+            if parent == recorder_pid and tracing_state.read(f"/proc/{pid}/cmdline") == own:
+                found.append(int(pid))
+    return found
+
+
+def job_of(path: str, number: int) -> str:
+    """The job with its orders turned, so that each is the first in its turn."""
+    job = json.loads(tracing_state.read(path))
+    turned = number % len(job["orders"])
+    job["orders"] = job["orders"][turned:] + job["orders"][:turned]
+    Path(f"{path}.turned").write_text(json.dumps(job), encoding="utf-8")
+    return f"{path}.turned"
+
+
+def wait_for_orders(output: int) -> bytes:
+    """What the recorder says until it begins with its orders, or ends."""
+    said = b""
+    while b'"phase": "orders"' not in said and (more := os.read(output, 4096)):
+        said += more
+    return said
+
+
+def doing(said: bytes) -> str:
+    """What the recorder did last: its phase, and the order that it carried out."""
+    lines = [json.loads(line) for line in said.split(b"\n")[:-1] if line.startswith(b"{")]
     phases = [line["phase"] for line in lines if "phase" in line]
-    return f"{phases[-1] if phases else 'start'}, {orders} orders done"
+    done = [line["do"] for line in lines if "answered" in line]
+    return f"{phases[-1] if phases else 'start'}, done: {' '.join(done)}"
 
 
 def what_differs(before: dict[str, object]) -> dict[str, list[object]]:
@@ -56,17 +91,22 @@ def main(job: str, out: str, times: int, seconds: float, seed: int) -> None:
     chance = random.Random(seed)
     before = tracing_state.state()
     for number in range(times):
+        given = job_of(job, number)
+        first = json.loads(tracing_state.read(given))["orders"][0]["do"]
+        pid, output = start(given, f"{out}/{number}")
+        said = b"" if number % 5 == 4 else wait_for_orders(output)
         moment = chance.uniform(0, seconds)
-        pid, output = start(job, f"{out}/{number}")
         time.sleep(moment)
-        os.kill(pid, signal.SIGKILL)
+        alone = number % 2 == 0
+        for victim in [pid, *([] if alone else guardians(pid))]:
+            os.kill(victim, signal.SIGKILL)
         os.waitpid(pid, 0)
         problems = journal.undo_leftovers()
         differs = what_differs(before)
-        phase = last_phase(os.read(output, 1 << 16))
+        said += os.read(output, 1 << 16)
         os.close(output)
-        said = {"moment": round(moment, 2), "phase": phase, "problems": problems, "differs": differs}
-        print(json.dumps(said), flush=True)
+        when = {"moment": round(moment, 2), "first": first, "doing": doing(said), "alone": alone}
+        print(json.dumps({**when, "problems": problems, "differs": differs}), flush=True)
 
 
 if __name__ == "__main__":
