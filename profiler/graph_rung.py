@@ -175,8 +175,11 @@ def conclude(
     if failing is None or not failing.trees:
         raise _nothing_recorded(entry, failing)
     told = _tell(run, failing, succeeding, recording.read_load(directory))
-    sides = [graph_difference.undisturbed(side)[: request.calls] for side in (told.failing, told.succeeding)]
-    comparison = graph_difference.compare(*sides, told.how)
+    comparison = graph_difference.compare(
+        graph_difference.undisturbed(told.failing)[: request.calls],
+        graph_difference.undisturbed(told.succeeding)[: request.calls],
+        told.how,
+    )
     warnings = [*problems, *_warnings(run, failing, told)]
     if succeeding is not None:
         warnings += _warnings_of(succeeding)

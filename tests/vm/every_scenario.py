@@ -1,8 +1,9 @@
 """Runs in a guest: every scenario for a moment, one JSON line each.
 
-    python every_scenario.py LIBRARY SECONDS
+    python every_scenario.py LIBRARY SECONDS [success]
 
-One process forks for each, so that Python starts once: under emulation that is most of the time.
+With a third argument, those that have a variant that succeeds, in that variant. One process forks for each, so that
+Python starts once: under emulation that is most of the time.
 """
 
 import json
@@ -15,13 +16,14 @@ from loadgen import __main__ as load
 from loadgen.scenarios import SCENARIOS
 
 
-def run(name: str, library: str, seconds: str) -> int:
+def run(name: str, library: str, seconds: str, variant: str) -> int:
     """The exit code of the load."""
     child = os.fork()
     if child == 0:
         code = 99
         try:
-            code = load.main([name, "--seconds", seconds, "--no-wait", "--loop", library, "--result", "load.json"])
+            options = ["--seconds", seconds, "--no-wait", "--loop", library, "--variant", variant]
+            code = load.main([name, *options, "--result", "load.json"])
         except BaseException:
             traceback.print_exc()
         finally:
@@ -42,9 +44,12 @@ def traces() -> list[str]:
 def main() -> None:
     before = traces()
     result = Path("load.json")
-    for name in SCENARIOS:
+    variant = sys.argv[3] if len(sys.argv) > 3 else "failure"
+    for name, scenario in SCENARIOS.items():
+        if variant == "success" and scenario.success is None:
+            continue
         result.unlink(missing_ok=True)
-        code = run(name, sys.argv[1], sys.argv[2])
+        code = run(name, sys.argv[1], sys.argv[2], variant)
         seen = json.loads(result.read_text()) if result.exists() else None
         left = sorted(set(traces()) ^ set(before))
         print(json.dumps({"name": name, "exit_code": code, "load": seen, "left": left}), flush=True)
