@@ -180,6 +180,8 @@ def with_values(planned: Plan, hits: Iterable[Known], offset: int = 0) -> Branch
         readings = [reading for reading in readings if reading.settled]
     if not readings:
         return planned.branch
+    most = max(len(reading.parts) for reading in readings)  # what has no memory of the time tells less
+    readings = [reading for reading in readings if len(reading.parts) == most]
     chosen, _ = max(Counter(reversed(readings)).items(), key=lambda counted: counted[1])
     words = {part.expression.text: _words(planned, part, offset) for part in chosen.parts}
     operands = [Operand(text, words[text], part.number.value) for text, part in zip(words, chosen.parts, strict=True)]

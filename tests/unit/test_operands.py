@@ -253,6 +253,20 @@ def test_most_hits_decide_and_those_of_other_decisions_do_not_count() -> None:
     assert operands.with_values(plan, []).operands == []
 
 
+def test_the_hits_that_tell_most_decide() -> None:
+    member = Memory(Register("rdi"), 4)
+    code = Toy(function("cmp rax, rbx", "jb .bad"), {"f": {"step": Variable(member, INT)}})
+    plan = operands.plan(code, Branch("f", FILE, 3, "", "cur > limit && step", True), code.jump("f"))
+    assert plan is not None
+
+    def hit(step: int | None) -> operands.Known:
+        registers = {"rax": 16, "rbx": 20, "rdi": 0}
+        return lambda source: registers[source.name] if isinstance(source, Register) else step
+
+    found = operands.with_values(plan, [hit(None), hit(None), hit(1)])
+    assert found.values == "cur (20) > limit (16) && step (1)"
+
+
 def names(plan: operands.Plan) -> list[str]:
     return list(plan.points(0)[0].fetch)
 
