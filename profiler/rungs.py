@@ -15,7 +15,7 @@ from profiler.case import Case
 from profiler.conclude import graph_candidates, kernel_log, meaning, operands
 from profiler.conclude.analysis import Concluded, entry_symbol
 from profiler.conclude.crossing_out import Ran, cross_out, of_addresses
-from profiler.conclude.operands_logged import passes
+from profiler.conclude.operands_logged import passes, probed
 from profiler.conclude.sources import Sources
 from profiler.errors import ProfilerError
 from profiler.evidence import EXACT, GRAPH, LOG, MAN, PROBES, RUNGS, SAMPLES, SOURCE
@@ -108,17 +108,12 @@ def _add_values(ladder: _Ladder, case: Case, concluded: Concluded, recorded: Rec
     for path in sorted(recorded.directory.glob("operands-*.json")):
         hits = json.loads(path.read_text(encoding="utf-8")).get("hits", [])
         known += [planned.known(hit["values"]) for hit in hits if hit.get("address") in points]
-    logs = [recorded.execution] if recorded.execution is not None else []
-    logs += [_as_log(hits) for hits in recorded.probes[-1:]]
-    for log in logs:
-        known += passes(log, offset, planned.address, case.code.executed)
+    if recorded.execution is not None:
+        known += passes(recorded.execution, offset, planned.address, case.code.executed)
+    for hits in recorded.probes[-1:]:  # their registers alone: between them memory may have been written
+        known += probed(planned, hits, offset)
     if known:
-        ladder.analysis = replace(ladder.analysis, branch=operands.with_values(planned, known))
-
-
-def _as_log(hits: ProbeHits) -> ExecutionLog:
-    rows = ~hits.is_return
-    return ExecutionLog(hits.address[rows], hits.registers[rows], hits.flags[rows])
+        ladder.analysis = replace(ladder.analysis, branch=operands.with_values(planned, known, offset))
 
 
 def _add_meaning(ladder: _Ladder) -> None:
