@@ -74,7 +74,7 @@ class Point:
 def carry_out(order: Mapping[str, object], number: int, place: Place) -> dict[str, object]:
     """Returns {"hits": N, "refused": N}. Raises MissingError where kprobe_events is not to be had, RecordError."""
     points, seconds, most = _read(order)
-    events_file = _events_file()
+    events_file = events_file()
     load = place.load.pid
     group = f"{tracefs.PREFIX}_{os.getpid()}"
     errors: list[dict[str, object]] = []
@@ -172,7 +172,7 @@ class Group:
         return ""
 
 
-def _events_file() -> str:
+def events_file() -> str:
     """Raises MissingError where kprobes cannot be defined by text."""
     root = tracefs.find()
     path = f"{root}/kprobe_events"

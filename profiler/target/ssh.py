@@ -173,12 +173,13 @@ class SecureShellSession:
         """For sh, whose line of /proc lets the keeper end its process group: the command with what it started. What the
         command leaves in the group ends with it. sh itself outlives the signal, to tell how the command ended."""
         there = self._connection.directory
-        note = f'read -r stat </proc/$$/stat && echo "$stat" >{there}/runs/{number}'
+        run = f"{there}/runs/{number}"
+        note = f'read -r stat </proc/$$/stat && echo "$stat" >{run} && [ ! -e {run}.ended ]'
         environment = (
             f"export LC_ALL=C PYTHONPATH={there}/packages XDG_CACHE_HOME={there}/cache "
             'PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"'
         )
-        command = f"{shlex.join(argv)} </dev/null; code=$?; kill -TERM 0; rm -f {there}/runs/{number}; exit $code"
+        command = f"{shlex.join(argv)} </dev/null; code=$?; kill -TERM 0; rm -f {run}; exit $code"
         return f"exec 2>&1; {BEGIN}; trap : TERM; cd {self.workdir} && {note} || exit 255; {environment}; {command}"
 
     def _deadline_error(self, what: str, timeout: float) -> TargetError:

@@ -8,7 +8,7 @@ so no syntax and no module younger than Python 3.6.
     here → caller   \\x1efacts {...}, and with an archive \\x1eready DIRECTORY, \\x1egone at the end
 
 All that the session needs lies in one directory: packages/, files/, work/ (where commands run) and runs/ (a file a
-command, with /proc/PID/stat of its shell). When the caller hangs up, or is silent for too long, the commands are ended
+command, with /proc/PID/stat of its shell, and NUMBER.ended for one that is not to go on). When the caller hangs up, or is silent for too long, the commands are ended
 and the directory is removed.
 """
 
@@ -221,7 +221,10 @@ def keep(directory: str) -> None:
         if not line:
             return
         if words[:1] == [b"end"] and len(words) == 2 and words[1].isdigit():
-            end(groups_of(directory, [words[1].decode()]))
+            number = words[1].decode()
+            with open(os.path.join(directory, "runs", number + ".ended"), "w"):
+                pass  # for a command that has not come as far as its own file
+            end(groups_of(directory, [number]))
 
 
 def end_all(directory: str) -> None:
