@@ -74,14 +74,14 @@ class Point:
 def carry_out(order: Mapping[str, object], number: int, place: Place) -> dict[str, object]:
     """Returns {"hits": N, "refused": N}. Raises MissingError where kprobe_events is not to be had, RecordError."""
     points, seconds, most = _read(order)
-    events_file = events_file()
+    control_file = events_file()
     load = place.load.pid
     group = f"{tracefs.PREFIX}_{os.getpid()}"
     errors: list[dict[str, object]] = []
     hits: list[dict[str, object]] = []
     with (
         journal.Changed(quick_settings(order, len(points))),
-        Group(group, events_file) as probes,
+        Group(group, control_file) as probes,
         threads.Stopped(load) as stopped,
     ):
         defined = {index: kept for index, point in enumerate(points) if (kept := probes.define(index, point, errors))}
