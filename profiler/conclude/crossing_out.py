@@ -80,13 +80,26 @@ def _excluded(
     return candidate
 
 
+def _not_called(via: list[str], seen: Ran, has_code: Callable[[str], bool]) -> str:
+    """The function that the place lies in; where that is always inlined, the one it is inlined into on this way.
+
+    Functions farther up prove nothing: `via` is the shortest way, and there may be others.
+    """
+    for name in reversed(via):
+        if name in seen.functions:
+            return ""
+        if has_code(name):
+            return name
+    return ""
+
+
 def _reason(
     candidate: SourceCandidate, seen: Ran, has_code: Callable[[str], bool], lines_of_code: Collection[Line]
 ) -> str:
     if not seen.complete:
         return ""
-    missing = next((name for name in candidate.via[1:] if name not in seen.functions and has_code(name)), None)
-    if missing is not None:
+    missing = _not_called(candidate.via[1:], seen, has_code)
+    if missing:
         return f"{missing}() was not called"
     if seen.lines is None:
         return ""

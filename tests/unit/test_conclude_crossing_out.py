@@ -21,10 +21,17 @@ def crossed(one: SourceCandidate, ran: Ran, site: ErrorSite | None = None, lines
     return told.reason
 
 
-def test_a_way_through_a_function_that_was_not_called_is_out() -> None:
+def test_a_place_in_a_function_that_was_not_called_is_out() -> None:
     ran = Ran(frozenset(["inet_bind"]))
     assert crossed(candidate(), ran) == "get_port() was not called"
     assert crossed(candidate(via=["__do_sys_bind", "inet_bind"]), ran) == ""
+    assert crossed(candidate(via=["__do_sys_bind", "get_port", "inlined"]), ran) == "get_port() was not called"
+
+
+def test_a_place_in_a_function_that_ran_stays_though_the_listed_way_to_it_did_not_run() -> None:
+    """The list has the shortest way; there may be others."""
+    assert crossed(candidate(via=["__do_sys_bind", "other_way", "inet_bind"]), Ran(frozenset(["inet_bind"]))) == ""
+    assert crossed(candidate(via=["__do_sys_bind", "other", "inlined"]), Ran(frozenset(["inlined"]))) == ""
 
 
 def test_absence_proves_nothing_where_evidence_misses_some_or_a_function_has_no_code_of_its_own() -> None:
