@@ -127,7 +127,7 @@ def note(lines: list[LogLine], seconds: float, problem: str = "") -> EvidenceNot
         return EvidenceNote(LOG, problem, 0, seconds, RungState.NOT_POSSIBLE)
     telling = sorted((line for line in lines if line.kind != OTHER), key=lambda line: _ORDER.index(line.kind))
     if not telling:
-        rest = f"; {len(lines)} of other things" if lines else ""
+        rest = f"; of other things {len(lines)} line{'s' if len(lines) > 1 else ''}" if lines else ""
         return EvidenceNote(LOG, f"nothing was logged of the failing calls{rest}", 0, seconds)
     first, more = telling[0], len(telling) - 1
     rest = f" (and {more} more line{'s' if more > 1 else ''} that may matter)" if more else ""

@@ -56,7 +56,7 @@ def note(meaning: Meaning | None, seconds: float, missing: str = "") -> Evidence
         says = f"{meaning.page} does not document the errno; errno(3) says: {meaning.says or 'nothing'}"
     elif meaning.entry:
         rest = len(meaning.others)
-        says = f"{meaning.page}: {meaning.entry}" + (f" (of {rest + 1} entries, the one that fits)" if rest else "")
+        says = f"{meaning.page}{f', the one of {rest + 1} entries that fits' if rest else ''}: {meaning.entry}"
     else:
         count = len(meaning.others)
         says = f"{meaning.page} has {count} entries, and the branch does not tell which is meant"

@@ -123,7 +123,9 @@ def test_the_rung_says_what_it_found() -> None:
     assert kernel_log.note(read(SECCOMP, HARDWARE), 0.1).says.startswith("a hardware error: I/O error, dev sda")
     assert "1 more line that" in kernel_log.note(read(SECCOMP, HARDWARE), 0.1).says
     assert kernel_log.note([], 0.1).says == "nothing was logged of the failing calls"
-    assert kernel_log.note(read(APPARMOR), 0.1).says == "nothing was logged of the failing calls; 1 of other things"
+    assert (
+        kernel_log.note(read(APPARMOR), 0.1).says == "nothing was logged of the failing calls; of other things 1 line"
+    )
     problem = kernel_log.unread(["perf lost samples", "the kernel log cannot be read: Permission denied"])
     assert kernel_log.note([], 0.0, problem).state is RungState.NOT_POSSIBLE
     assert kernel_log.unread([]) == ""

@@ -131,7 +131,7 @@ def test_numbers_with_two_names() -> None:
 def test_the_rung_says_what_it_found() -> None:
     """Picked, of several, undocumented, absent: each in words, and absence as not possible."""
     assert note(of("EINVAL", "flags & ~ALL"), 0.1).says == (
-        "grip(2): flags has unknown bits. (of 3 entries, the one that fits)"
+        "grip(2), the one of 3 entries that fits: flags has unknown bits."
     )
     assert "3 entries" in note(of("EINVAL", ""), 0.1).says
     assert note(of("EXDEV", ""), 0.1).says == "grip(2) does not document the errno; errno(3) says: A link across."
