@@ -113,13 +113,19 @@ class Guards:
         return found
 
     def _said(self, found: list[tuple[FlowNode, str]]) -> Guard:
-        said = list(dict.fromkeys(_text(node, label) for node, label in found))
+        asking = [entry for entry in found if not _is_round(entry[0])] or found
+        said = list(dict.fromkeys(_text(node, label) for node, label in asking))
         if not said:
             return NONE
         texts = [text for text, _ in said[:SHOWN]]
         if len(said) > SHOWN:
             texts.append(f"{len(said) - SHOWN} more")
         return " or ".join(texts), said[0][1]
+
+
+def _is_round(node: FlowNode) -> bool:
+    """Whether it asks for one more round of a loop; of a loop macro the statement is its name."""
+    return node.whole is not None and node.whole.statement not in ("if", "?:", "&&", "||", "switch")
 
 
 def _text(node: FlowNode, label: str) -> tuple[str, int]:

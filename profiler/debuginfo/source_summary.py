@@ -18,7 +18,7 @@ from profiler.debuginfo.c_calls import WRAPPERS, Called, calls_in, constructor, 
 from profiler.debuginfo.source_flow import ERRNO_NAMES, FlowNode, SourceFlow, Value
 from profiler.debuginfo.source_guard import NONE, Guards
 
-FORMAT = 3  # raise it when `summarize` finds other things than before: summaries are kept on disk
+FORMAT = 4  # raise it when `summarize` finds other things than before: summaries are kept on disk
 RETURN = "return"
 ANY = "*"  # the errno is read from memory: whichever was put there
 # names that hold an errno by custom; what a call is given under such a name it may hand back
@@ -163,7 +163,8 @@ class _Summarizer:
                 places.extend(self._places(RETURN, node, node.returned, None))
                 links.extend(self._links(RETURN, node, node.returned))
             if SETS_RESULT in node.calls:
-                places.append(Place(RETURN, ANY, node.first_line, *self.guards.of(node)))
+                guard = self.guards.of(node)
+                places.extend(Place(RETURN, errno, node.first_line, *guard) for errno in node.errnos or [ANY])
         self._outlet(RETURN, returned, places, links)
         for parameter in sorted(self.int_pointers):
             outlet = f"*{self.parameters.index(parameter)}"
