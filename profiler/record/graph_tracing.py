@@ -33,7 +33,7 @@ TRACER_OPTIONS = {
 }
 # The first calls are kept, the last dropped: what is in the buffer then has no hole at its begin.
 OPTIONS = {"overwrite": "0", "context-info": "1", "latency-format": "0", "sym-offset": "0", "sym-addr": "0"}
-BUFFER_KB, ALL_BUFFERS_KB, LEAST_BUFFER_KB = 8192, 65536, 1024
+BUFFER_KB, ALL_BUFFERS_KB, LEAST_BUFFER_KB = 8192, 65536, 256
 
 _MOST = 0.9
 
