@@ -138,9 +138,6 @@ class SourceFlow:
         found = [n for n in self.nodes[2:] if n.first_line <= line <= n.last_line]
         return sorted(found, key=lambda n: (n.last_line - n.first_line, n.index))
 
-    def conditions_at(self, line: int) -> list[FlowNode]:
-        return [node for node in self.nodes_at(line) if node.kind == "condition"]
-
     def returns(self) -> Iterator[FlowNode]:
         return (node for node in self.nodes if node.kind == "return")
 
@@ -163,12 +160,6 @@ def flow_in(source: SourceFile, function_name: str, near_line: int = 0) -> Sourc
 
     function = source.find(function_name, near_line)
     return build_flow(source, function, function_name) if function else None
-
-
-def errno_statements(flow: SourceFlow, errno: str) -> list[FlowNode]:
-    """The reachable nodes where an errno is named as a value (returned, assigned, passed), not compared with."""
-    names = {errno} | SYNONYMS.get(errno, set())
-    return [node for node in flow.nodes if node.index in flow.reachable and names & set(node.errnos)]
 
 
 # one number under two names
