@@ -209,7 +209,7 @@ def _prefixes(one: Found, *, again: bool) -> list[dict[str, Any]]:
         data = pipeline.read_samples(recording.samples_file(one.directory))
         elapsed = since_load(data, recording.read_load(one.directory).pid)
         lasting = [seconds for seconds in PREFIX_SECONDS if len(elapsed) and seconds < elapsed.max()]
-        made = [_judged(case.conclude(cut(data, elapsed < seconds)), seconds) for seconds in lasting]
+        made = [_judged(case.conclude(cut(data, elapsed < seconds)).analysis, seconds) for seconds in lasting]
         path.write_text(json.dumps(made, indent=1) + "\n")
     found: list[dict[str, Any]] = json.loads(path.read_text())
     return found
