@@ -117,9 +117,16 @@ class SourceIndex:
     def add(self, files: Iterable[str]) -> None:
         """Reads further files, a module's; those that are known are not read again."""
         new = [file for file in sorted(set(files)) if not self.has(file)]
-        if new:
-            with self._writing():
+        if not new:
+            return
+        try:
+            with self._connection:
                 _read_into(self._connection, self._tree, new)
+        except sqlite3.Error:  # a cache that is not ours to write
+            memory = sqlite3.connect(":memory:")
+            self._connection.backup(memory)
+            self._connection = memory
+            _read_into(memory, self._tree, new)
 
     def has(self, file: str) -> bool:
         return bool(self._rows("SELECT 1 FROM files WHERE file = ?", file))
@@ -151,18 +158,13 @@ class SourceIndex:
         return str(rows[0][0]) if rows else None
 
     def keep(self, entries: dict[str, str]) -> None:
-        """Saves what took long to find out; does nothing where the cache cannot be written."""
+        """Saves what took long to find out; does nothing where the cache is read-only, full, or locked for long."""
         if entries:
-            with self._writing():
+            with contextlib.suppress(sqlite3.Error), self._connection:
                 self._connection.executemany("INSERT OR REPLACE INTO kept VALUES (?, ?)", entries.items())
 
     def close(self) -> None:
         self._connection.close()
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        with contextlib.suppress(sqlite3.OperationalError), self._connection:  # read-only, full, or locked for long
-            yield
 
     def _rows(self, query: str, *values: str) -> list[tuple[Any, ...]]:
         try:
