@@ -14,12 +14,11 @@ from collections.abc import Callable
 from profiler.errors import MissingError, ProfilerError, RecordError
 from profiler.record import graph_tracing, journal, kallsyms, kernel_log, operands, perf, perf_event, tracefs
 from profiler.record.progress import Interrupted, note_signals, say
-from profiler.record.spawn import run
 
 # Of a system call that takes no time, changes nothing, and has no second name (as one without arguments has).
 FUNCTION = "__x64_sys_getsid"
 CALLS = 3
-PERF_SECONDS = 60.0
+FREQUENCY = 1000
 
 
 def log() -> str:
@@ -61,11 +60,13 @@ def samples() -> str:
     directory = tempfile.mkdtemp(prefix="whyerrno-doctor-")
     try:
         event = perf.choose_event(program, "auto", directory)
-        argv = [program, "record", "-a", "-e", event, "-o", f"{directory}/perf.data", "--", "sleep", "0.2"]
-        status, output = run(argv, env=perf.environment(), seconds=PERF_SECONDS)
-        if status:
-            last = " ".join(output.split())[:200]
-            raise MissingError(f"perf cannot record {event}: {last}", hint="run as root, or give perf CAP_PERFMON")
+        recording = perf.PerfRecord(program, event=event, frequency=FREQUENCY, output=f"{directory}/perf.data")
+        try:
+            recording.start()
+            time.sleep(0.2)
+            recording.stop()
+        finally:
+            recording.end()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     quality = "no PMU: samples land where interrupts come back on" if event == "cpu-clock" else "PMU"

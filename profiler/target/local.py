@@ -49,9 +49,10 @@ class Local:
         return installed(name.release, build_id, platform.machine(), package_version(name.version))
 
     @contextlib.contextmanager
-    def session(self, files: Mapping[str, Path]) -> Iterator[Session]:
-        """Raises MissingError, saying what to do, where recording is not possible here."""
-        self.check()
+    def session(self, files: Mapping[str, Path], *, unchecked: bool = False) -> Iterator[Session]:
+        """Raises MissingError, saying what to do, where recording is not possible here (unless `unchecked`)."""
+        if not unchecked:
+            self.check()
         leftovers.remove()
         with leftovers.directory("local") as directory:
             yield LocalSession(directory, files)

@@ -8,8 +8,8 @@ so no syntax and no module younger than Python 3.6.
     here → caller   \\x1efacts {...}, and with an archive \\x1eready DIRECTORY, \\x1egone at the end
 
 All that the session needs lies in one directory: packages/, files/, work/ (where commands run) and runs/ (a file a
-command, with /proc/PID/stat of its shell, and NUMBER.ended for one that is not to go on). When the caller hangs up, or is silent for too long, the commands are ended
-and the directory is removed.
+command, with /proc/PID/stat of its shell, and NUMBER.ended for one that is not to go on). When the caller hangs up, or
+is silent for too long, the commands are ended and the directory is removed.
 """
 
 import base64
