@@ -342,12 +342,13 @@ class _Following:
                 self.warnings.append("there is no execution log: the load made no call while it was logged")
         if self._execution is None:
             self._taken -= {EXACT}
-        else:
-            self._look(session)
-        if not {SAMPLES, PROBES} & self._taken and self.stopped_by == "time":
+        if not {SAMPLES, PROBES} & self._taken:
             self.stopped_by = "replay"
             self._word(session, "enough")
-        self._word(session, "replayed")
+        elif self._execution is not None:
+            self._look(session)
+        if self.stopped_by == "time":
+            self._word(session, "replayed")
 
     def _log(self, session: Session) -> ExecutionLog:
         entry, number = self._load.get("syscall_entry"), NUMBERS["x86_64"][self.request.syscall]

@@ -156,11 +156,8 @@ class ExecutionLog:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProbeHits:
-    """What kprobes in the load's threads saw: row i is one hit, each thread's rows in the order of execution.
-
-    Addresses are those of the running kernel. Row i holds the state before instruction i, or, for a return
-    probe, the state on return of the function at that address.
-    """
+    """What kprobes in the load's threads saw: row i is one hit, each thread's rows in the order of execution; it holds
+    the state before the instruction, or of a return probe that on return. Addresses are those of the running kernel."""
 
     address: NDArray[np.uint64]  # (n,) of the probe
     is_return: NDArray[np.bool_]  # (n,)

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from profiler import acquire, evidence, recording
-from profiler.acquire import Look, RunRequest
+from profiler.acquire import ENOUGH, Answer, Look, RunRequest, Step
 from profiler.errors import MismatchError, MissingError, ProfilerError, RecordError, TargetError, UsageError
-from profiler.evidence import EXACT, SAMPLES
+from profiler.evidence import EXACT, PROBES, SAMPLES
 from profiler.model import Kernel
 from profiler.target.session import Completed
 from tests.unit.elf_image import FUNC, NOTYPE, TEXT, Image
@@ -83,6 +83,8 @@ class FakeSession:
 
     def get(self, remote: str, local: Path) -> None:
         self.fetched.append(remote)
+        if remote.startswith(("out/probes-", "out/operands-")):
+            return
         if remote == "out/perf.data":
             shutil.copyfile(DATA / "callchains.data", local)
             return
@@ -214,10 +216,10 @@ def test_another_kernel_than_the_one_whose_files_are_here_is_refused(tmp_path: P
 # ---- which evidence ----
 
 
-def test_auto_takes_the_log_where_there_is_an_emulator_and_samples_everywhere() -> None:
+def test_auto_takes_the_log_where_there_is_an_emulator_and_the_other_rungs_everywhere() -> None:
     asked = request(evidence=evidence.AUTO)
-    assert acquire.evidence_for(asked, FakeTarget(FakeSession())) == {SAMPLES, EXACT}
-    assert acquire.evidence_for(asked, FakeTarget(FakeSession(), emulated=False)) == {SAMPLES}
+    assert acquire.evidence_for(asked, FakeTarget(FakeSession())) == set(evidence.RUNGS)
+    assert acquire.evidence_for(asked, FakeTarget(FakeSession(), emulated=False)) == set(evidence.RUNGS) - {EXACT}
 
 
 @pytest.mark.parametrize("text", ["exact", "samples,exact"])
@@ -253,15 +255,22 @@ END = '{"done": true}'
 
 @dataclass
 class Judge:
-    """Decides as told, look by look, and keeps what it was shown."""
+    """Says the next step as told, look by look, and keeps what it was shown; True is enough, False nothing new."""
 
-    answers: list[bool]
+    answers: list[bool | Step]
     shown: list[tuple[int, bool, int]] = field(default_factory=list)  # pid, whether sampled, logged instructions
+    answered: list[Answer] = field(default_factory=list)
+    first: list[Step] = field(default_factory=list)
 
-    def __call__(self, look: Look) -> bool:
+    def orders(self) -> list[Step]:
+        return self.first
+
+    def next_step(self, look: Look) -> Step | None:
         logged = len(look.execution.address) if look.execution is not None else 0
         self.shown.append((look.load_pid, (look.directory / recording.PERF_DATA).exists(), logged))
-        return self.answers.pop(0)
+        self.answered += [look.answer] if look.answer is not None else []
+        step = self.answers.pop(0)
+        return step if isinstance(step, dict) else ENOUGH if step else None
 
 
 def followed(
@@ -277,7 +286,7 @@ def test_recording_ends_with_the_look_that_decides(tmp_path: Path) -> None:
     session, judge = FakeSession((STARTED, LOOK, LOOK, LOOK, END)), Judge([False, True])
     following = followed(session, tmp_path, judge, {SAMPLES})
     assert judge.shown == [(118, True, 0), (118, True, 0)]
-    assert session.orders == ["enough", "enough"]
+    assert session.orders == ["enough"]
     assert following.stopped_by == "verdict"
     assert session.fetched == ["out", "out/perf.data", "out"]
     assert (session.job["looks"], session.job["replay_seconds"]) == ([2.0, 3.0, 4.5, 6.75], 0)
@@ -319,6 +328,45 @@ def test_with_auto_a_log_that_cannot_be_had_is_a_warning(tmp_path: Path, log: by
     assert following.warnings[0].startswith("there is no execution log: ")
     assert session.orders == ["replayed", "enough"]
     assert judge.shown == [(118, True, 0)]
+
+
+# ---- orders, as the recorder answers them ----
+
+WAITING = '{"waiting": true}'
+
+
+def answer(number: int, word: str, problem: str = "") -> str:
+    return json.dumps({"answered": number, "do": word, "seconds": 0.5, "problem": problem, "hint": ""})
+
+
+def test_a_step_is_ordered_and_its_answer_looked_at(tmp_path: Path) -> None:
+    """While an answer is due no look is taken; what the order yielded is fetched before the look at it."""
+    probe: Step = {"do": "probes", "probes": []}
+    session = FakeSession((STARTED, LOOK, LOOK, answer(1, "probes"), END))
+    judge = Judge([probe, True], first=[{"do": "graph", "function": "f"}])
+    following = followed(session, tmp_path, judge, {SAMPLES, PROBES})
+    assert session.job["orders"] == judge.first
+    assert session.job["orders_seconds"] > 0
+    assert session.orders == ["order-0.json", "enough"]
+    assert [(one.word, one.number, one.problem) for one in judge.answered] == [("probes", 1, "")]
+    assert {"out/probes-1.json", "out/probes-1.bin"} <= set(session.fetched)
+    assert following.answered == [{"do": "probes", "answered": 1, "seconds": 0.5, "problem": "", "hint": ""}]
+    assert following.stopped_by == "verdict"
+
+
+def test_an_order_that_could_not_be_carried_out_yields_its_problem_alone(tmp_path: Path) -> None:
+    session = FakeSession((STARTED, LOOK, answer(1, "probes", "no kprobes here"), WAITING, END))
+    judge = Judge([{"do": "probes", "probes": []}, False, False])
+    followed(session, tmp_path, judge, {SAMPLES, PROBES})
+    assert judge.answered[0].problem == "no kprobes here"
+    assert not any("probes" in name for name in session.fetched)
+    assert session.orders == ["order-0.json", "enough"]
+
+
+def test_a_recorder_that_waits_for_orders_is_told_when_there_are_none(tmp_path: Path) -> None:
+    session, judge = FakeSession((STARTED, WAITING, END)), Judge([False])
+    assert followed(session, tmp_path, judge, {PROBES}).stopped_by == "time"
+    assert session.orders == ["enough"]
 
 
 def test_a_log_that_was_asked_for_and_cannot_be_had_is_an_error(tmp_path: Path) -> None:

@@ -50,13 +50,18 @@ ALLOWED: dict[str, set[str]] = {
     # The road: its recording half, and all of it.
     "profiler.acquire": NOUNS
     | {"profiler", "profiler.parse", "profiler.debuginfo", "profiler.target", "profiler.lab", "loadgen"},
-    "profiler.pipeline": NOUNS
-    | {"profiler", "profiler.acquire", "profiler.tables", "profiler.kaslr", "profiler.manual", "profiler.conclude"}
-    | {"profiler.parse", "profiler.debuginfo", "profiler.infer", "profiler.target", "profiler.lab"},
+    "profiler.case": NOUNS
+    | {"profiler", "profiler.kaslr", "profiler.conclude", "profiler.parse", "profiler.debuginfo"}
+    | {"profiler.target", "profiler.lab"},
 }
-ALLOWED["profiler.importing"] = ALLOWED["profiler.pipeline"] | {"profiler.pipeline"}
 ALLOWED["profiler.explain"] = NOUNS | {"profiler.lab", "profiler.debuginfo", "profiler.conclude"}
-ALLOWED["profiler.graph_rung"] = ALLOWED["profiler.pipeline"] | {"profiler.pipeline", "profiler.explain", "loadgen"}
+ALLOWED["profiler.ladder"] = ALLOWED["profiler.case"] | {"profiler.case", "profiler.acquire", "profiler.infer"}
+ALLOWED["profiler.graph_rung"] = ALLOWED["profiler.ladder"] | {"profiler.explain", "loadgen"}
+ALLOWED["profiler.rungs"] = ALLOWED["profiler.ladder"] | {
+    *("profiler.explain", "profiler.manual", "profiler.graph_rung", "profiler.conclude")
+}
+ALLOWED["profiler.pipeline"] = ALLOWED["profiler.rungs"] | {"profiler.rungs", "profiler.ladder", "profiler.tables"}
+ALLOWED["profiler.importing"] = ALLOWED["profiler.pipeline"] | {"profiler.pipeline"}
 ALLOWED["profiler.cli"] = set(ALLOWED)
 
 STANDARD_LIBRARY_ONLY = (

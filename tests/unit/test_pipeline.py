@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from profiler import evidence, pipeline
+from profiler import case, evidence, pipeline
+from profiler.conclude.analysis import Subject
 from profiler.errors import InputError, MissingError, UsageError
 from tests.unit.test_acquire import request, toy_kernel
-from tests.unit.toy_recording import manifest
+from tests.unit.toy_recording import LOAD, manifest
 
 # ---- before anything runs ----
 
@@ -59,27 +61,38 @@ def test_samples_that_cannot_be_read_are_named_by_their_file(tmp_path: Path, nam
         pipeline.read_samples(tmp_path / name)
 
 
+READ_HERE = {"man", "log", "source"}
+
+
+def asked(**changes: Any) -> Subject:
+    return case.subject_of(manifest(**changes), LOAD)
+
+
 def test_evidence_is_what_a_recording_holds_unless_less_is_asked_for(tmp_path: Path) -> None:
-    for name in ("perf.data", "execution.npz"):
+    for name in ("perf.data", "execution.npz", "graph-0.json", "probes-1.json"):
         (tmp_path / name).touch()
-    assert pipeline._evidence(tmp_path, evidence.AUTO) == {"samples", "exact"}
-    assert pipeline._evidence(tmp_path, frozenset({"exact"})) == {"exact"}
+    assert pipeline._evidence(tmp_path, asked(), evidence.AUTO) == set(evidence.RUNGS)
+    assert pipeline._evidence(tmp_path, asked(), frozenset({"exact"})) == {"exact"}
+    assert pipeline._evidence(tmp_path, asked(rungs=["man", "exact"], event=""), evidence.AUTO) == (
+        set(evidence.RUNGS) - {"log", "source"}
+    )
     (tmp_path / "perf.data").unlink()
-    assert pipeline._evidence(tmp_path, evidence.AUTO) == {"exact"}
+    assert "samples" not in pipeline._evidence(tmp_path, asked(event=""), evidence.AUTO)
 
 
 def test_evidence_that_a_recording_lacks_is_refused_with_what_it_has(tmp_path: Path) -> None:
     (tmp_path / "perf.data").touch()
     with pytest.raises(UsageError, match="holds no exact evidence") as caught:
-        pipeline._evidence(tmp_path, frozenset({"samples", "exact"}))
+        pipeline._evidence(tmp_path, asked(), frozenset({"samples", "exact"}))
     assert "--evidence samples" in caught.value.hint
-    assert pipeline._evidence(tmp_path / "nothing", evidence.AUTO) == {"samples"}  # so that its absence is told
-    assert pipeline._evidence(tmp_path / "nothing", evidence.AUTO, sampled=False) == {"exact"}
+    found = pipeline._evidence(tmp_path / "nothing", asked(), evidence.AUTO)
+    assert found == {"samples", *READ_HERE}  # so that their absence is told
+    assert pipeline._evidence(tmp_path / "nothing", asked(event=""), evidence.AUTO) == READ_HERE
 
 
 def test_a_recording_without_samples_reads_as_none() -> None:
     """With every column there, as long as the others."""
-    none = pipeline._no_samples()
+    none = case.no_samples()
     assert len(none.samples.ip) == len(none.samples.chain) == 0
     assert none.samples.chain_start.tolist() == [0]
     assert none.samples.in_kernel.dtype == bool
