@@ -16,6 +16,8 @@ from profiler.record.rate import Rate
 from profiler.record.spawn import Child, spawn, wait_readable
 
 SETUP_SECONDS = 60.0
+# Nothing is imported from the directory that the load runs in. Python 3.10, on an ssh host, has no such option.
+_SAFE_PATH = ("-P",) if hasattr(sys.flags, "safe_path") else ()
 OVERTIME = 60.0  # seconds a scenario runs on where the recorder does not end it
 MEMORY_FLOOR_KB = 64 * 1024  # below this a small guest's perf and shell begin to fail
 
@@ -36,7 +38,7 @@ class ScenarioLoad:
         stdin, self._stdin = os.pipe()
         self._stdout, stdout = os.pipe()
         job, counter = self._job, f"{self._result}.counter"
-        argv = [sys.executable, *(["-S"] if sys.flags.no_site else []), "-P", "-m", "loadgen", job.scenario]
+        argv = [sys.executable, *(["-S"] if sys.flags.no_site else []), *_SAFE_PATH, "-m", "loadgen", job.scenario]
         argv += [
             "--seconds",
             f"{job.seconds + job.replay_seconds + job.orders_seconds + OVERTIME:g}",
