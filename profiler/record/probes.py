@@ -43,7 +43,10 @@ _REFUSALS = {
 
 
 def carry_out(order: Mapping[str, object], number: int, place: Place) -> dict[str, object]:
-    """Returns {"hits": N, "refused": N}. Raises MissingError where probes are not possible, RecordError."""
+    """Returns {"hits": N, "refused": N}, and the seconds that it took to put the probes on, to run, to take them off.
+
+    Raises MissingError where probes are not possible, RecordError.
+    """
     wanted, seconds, rows = _read(order)
     kind = perf_event.kprobe_type()
     load = place.load.pid
@@ -52,18 +55,22 @@ def carry_out(order: Mapping[str, object], number: int, place: Place) -> dict[st
         raise RecordError("the load has ended: there is nothing to probe")
     _allow_descriptors(len(wanted) * len(chosen))
     events = Events(kind, wanted, chosen)
+    began = time.monotonic()
     with journal.Changed(quick_settings(order, len(wanted) * len(chosen))), threads.Stopped(load) as stopped:
         try:
             ring_size = perf_event.ring_size(RING_BYTES // len(chosen))
             events.open(ring_size)
             perf_event.enable_all()
+            on = time.monotonic() - began
             stopped.go_on()
             took = _let_run(events, place, seconds, min(rows, ring_size * 9 // 10 // perf_event.RECORD_BYTES))
             stopped.stop()
             perf_event.disable_all()
-            return events.write(f"{place.out}/probes-{number}", took)
+            said = events.write(f"{place.out}/probes-{number}", took)
         finally:
+            ends = time.monotonic()
             events.close()
+    return {**said, "on": round(on, 3), "run": round(took, 3), "off": round(time.monotonic() - ends, 3)}
 
 
 class Events:
