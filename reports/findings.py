@@ -51,7 +51,9 @@ def headline(analysis: Analysis) -> str:
     if analysis.conclusion is Conclusion.NAMED and analysis.error_site is not None:
         where = f"{call}() fails with {errno} in {visible(analysis.error_site.function)}()"
         values = branch_values(analysis.branch)
-        return f"{where}: {values}" if 0 < len(values) <= _VALUES_IN_HEADLINE else where
+        if analysis.branch is None or not 0 < len(values) <= _VALUES_IN_HEADLINE:
+            return where
+        return f"{where}: {values}" + ("" if analysis.branch.outcome else f" {branch_words(analysis.branch)}")
     return f"{call}() fails with {errno}, and the place is not certain"
 
 
@@ -78,11 +80,8 @@ def branch_sentence(branch: Branch) -> str:
 
 
 def branch_values(branch: Branch | None) -> str:
-    """The condition with what was in it, `16 > 0`, or `16 <= 0 was false`; "" where nothing was captured."""
-    if branch is None or not branch.values:
-        return ""
-    values = prose(branch.values)
-    return values if branch.outcome else f"{values} {branch_words(branch)}"
+    """The condition with what was in it, `16 > 0`; "" where nothing was captured."""
+    return prose(branch.values) if branch is not None else ""
 
 
 def lost_share(analysis: Analysis) -> float:

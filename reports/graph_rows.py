@@ -7,12 +7,15 @@ what is called beside it and from there on; what is left out below a function is
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from profiler.model import GraphComparison, GraphLine
 from reports.visible import visible
 
+_OF_ALL = re.compile(r"in (\d+) of (\d+) ")
+_DETOUR = 4  # levels further away than it is
 _NEAR = 4  # callees before and behind the one on the way to where both part
 
 
@@ -64,8 +67,14 @@ def _kept(lines: Sequence[GraphLine], most: int) -> set[int]:
             own = 1 if index in near else 3
         else:
             own = rank[parent][0] + (1 if line.failing != line.succeeding else 2)
-        rank[index] = (own, index)
+        rank[index] = (own + (_DETOUR if index not in path and _is_rare(line) else 0), index)
     return set(sorted(rank, key=rank.__getitem__)[:most])
+
+
+def _is_rare(line: GraphLine) -> bool:
+    """Whether it is a detour of few calls: an interrupt, a wait."""
+    shares = [int(some) / int(whole) for some, whole in _OF_ALL.findall(line.note)]
+    return bool(shares) and max(shares) < 0.5 and not (line.failing and line.succeeding)
 
 
 def _neighbours(above: Sequence[int], path: set[int]) -> set[int]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from profiler.model import Analysis, EvidenceNote, LogLine, Meaning, Operand, RungState, SourceCandidate
-from reports.visible import count, counted, percent, prose, visible
+from reports.visible import count, counted, percent, place, prose, visible
 
 # The rungs, the cheapest first, as they are called where they are read.
 WORDS = {
@@ -20,6 +20,7 @@ WORDS = {
 }
 _GRAVE = ("hardware", "filesystem", "kernel")  # that alone may be why a call fails
 GENERAL = "errno(3)"  # what Meaning.says is from
+_ENTRY_AT_MOST = 60  # characters
 NOTHING = "–"  # of a rung not taken, or of what was not measured
 _ORDER = {name: place for place, name in enumerate(WORDS)}
 
@@ -49,12 +50,21 @@ def is_taken(note: EvidenceNote) -> bool:
     return note.state is RungState.TAKEN
 
 
-def found(note: EvidenceNote) -> str:
-    """What the rung says; of one not taken why, where that is known."""
-    says = prose(note.says)
+def says(analysis: Analysis, note: EvidenceNote) -> str:
+    """What the rung found, or why it was not taken. The manual's entry stands with the verdict: here it is cut short."""
+    text = prose(note.says)
+    if note.state is RungState.NOT_ASKED:
+        return ""
+    entry = prose(analysis.meaning.entry) if note.source == "man" and analysis.meaning else ""
+    return text.replace(entry, visible(entry, _ENTRY_AT_MOST)) if entry else text
+
+
+def found(analysis: Analysis, note: EvidenceNote) -> str:
+    """As `says`, with whether it was taken."""
+    text = says(analysis, note)
     if is_taken(note):
-        return says
-    return f"{note.state.value}: {says}" if says else note.state.value
+        return text
+    return f"{note.state.value}: {text}" if text else note.state.value
 
 
 def excluded(note: EvidenceNote) -> str:
@@ -152,6 +162,14 @@ def remaining(analysis: Analysis) -> list[SourceCandidate]:
 def is_verdict(analysis: Analysis, one: SourceCandidate) -> bool:
     site = analysis.error_site
     return site is not None and not one.excluded_by and (site.file, site.line) == (one.site.file, one.site.line)
+
+
+def condition(analysis: Analysis, one: SourceCandidate) -> tuple[str, str]:
+    """What guards the place, and where; of the verdict's own what decided, since a place may have several ways to it."""
+    branch = analysis.branch
+    if branch is not None and branch.condition and is_verdict(analysis, one):
+        return prose(branch.condition), place(branch.file, branch.line)
+    return prose(one.condition or ""), f"line {one.condition_line}" if one.condition_line else ""
 
 
 def tally(analysis: Analysis) -> str:

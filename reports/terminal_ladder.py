@@ -53,15 +53,15 @@ def climbed(analysis: Analysis, writer: Writer) -> None:
             grid.add_column(justify="right", no_wrap=True)
         grid.add_row("", "", *(writer.text((head, "dim")) for head in ("out", "took", "slower")))
     for note in notes:
-        _rung(note, grid, writer, wide=wide)
+        _rung(analysis, note, grid, writer, wide=wide)
     writer.table(grid)
 
 
-def _rung(note: EvidenceNote, grid: Table, writer: Writer, *, wide: bool) -> None:
+def _rung(analysis: Analysis, note: EvidenceNote, grid: Table, writer: Writer, *, wide: bool) -> None:
     taken = ladder.is_taken(note)
     style = "" if taken else "dim"
     name = writer.text((visible(note.source, 12), "bold" if taken else "dim"))
-    says = writer.text((visible(ladder.found(note), _SAYS_AT_MOST), style))
+    says = writer.text((visible(ladder.found(analysis, note), _SAYS_AT_MOST), style))
     figures = (ladder.excluded(note), ladder.took(note), ladder.slowed(note))
     if wide:
         grid.add_row(name, says, *(writer.text((f, style)) for f in figures))
@@ -123,7 +123,7 @@ def candidates(analysis: Analysis, writer: Writer) -> None:
             grid.add_column(overflow="fold", ratio=ratio)
     for one in left[:_LEFT_AT_MOST]:
         word = ("verdict", "bold red") if named and ladder.is_verdict(analysis, one) else ("left", "bold")
-        kept.add_row(writer.text(word), _left(one, writer))
+        kept.add_row(writer.text(word), _left(analysis, one, writer))
     for one in out[:_OUT_AT_MOST]:
         crossed.add_row(*_crossed_out(one, writer))
     for grid in (kept, crossed):
@@ -132,9 +132,10 @@ def candidates(analysis: Analysis, writer: Writer) -> None:
     _more(max(0, len(left) - _LEFT_AT_MOST) + max(0, len(out) - _OUT_AT_MOST), writer)
 
 
-def _left(one: SourceCandidate, writer: Writer) -> Text:
+def _left(analysis: Analysis, one: SourceCandidate, writer: Writer) -> Text:
     reason = (f"\n{prose(one.reason)}" if one.reason else "", "")
-    condition = (f"\n{prose(one.condition)}" if one.condition else "", "magenta")
+    said, _ = ladder.condition(analysis, one)
+    condition = (f"\n{said}" if said else "", "magenta")
     return writer.text((visible(one.site.function), "bold"), _where(one), condition, reason)
 
 

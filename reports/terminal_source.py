@@ -51,7 +51,10 @@ def source_line(
     labels = ", ".join(_MARKS[mark][0] for mark in marks)
     _at_the_end(writer, pieces, code, (turns and f" {turns}", "bold cyan"), labels, style)
     if below:
-        writer.line(" " * writer.text(*pieces).cell_len, (f"↑ {below}", style))
+        said = writer.text((f"↑ {below}", style))
+        indent = max(0, min(writer.text(*pieces).cell_len, writer.width - said.cell_len))
+        said.truncate(writer.width - indent, overflow="crop" if writer.ascii_only else "ellipsis")
+        writer.line(" " * indent, said)
 
 
 def _gutter(line: AnnotatedLine, style: str, *, marked: bool) -> list[Piece]:

@@ -52,8 +52,8 @@ def test_each_rung_says_what_it_found_excluded_took_and_cost() -> None:
 def test_a_rung_not_taken_says_why_and_has_no_figures() -> None:
     assert re.search(r"exact +not needed: the verdict was decided without it +– +– +–\n", shown(samples.climbed()))
     assert "instruction log not needed the verdict was decided without it" in page(samples.climbed()).text
-    note = EvidenceNote("probes", "", 0, 0.0, RungState.NOT_ASKED)
-    assert ladder.found(note) == "not asked"
+    note = EvidenceNote("probes", "not among those asked for", 0, 0.0, RungState.NOT_ASKED)
+    assert ladder.found(samples.named(), note) == "not asked"
 
 
 def test_narrow_terminal_has_the_figures_below() -> None:
@@ -189,6 +189,18 @@ def test_a_deep_tree_keeps_within_the_page() -> None:
     assert "Function graph" in shown(deep)
 
 
+def test_the_verdict_s_place_is_shown_with_the_condition_that_decided() -> None:
+    """A walk of the source alone may see another way to the same statement."""
+    whole = samples.climbed()
+    other = [dataclasses.replace(one, condition="tide > 3", condition_line=7) for one in whole.source_candidates]
+    analysis = dataclasses.replace(whole, source_candidates=other)
+    kept = next(one for one in other if not one.excluded_by)
+    deciding = "berth->boat && !(boat_shares(b) && berth->shared)"
+    assert ladder.condition(analysis, kept) == (deciding, "drivers/harbour/berth.c:434")
+    assert ladder.condition(analysis, other[0]) == ("tide > 3", "line 7")
+    assert re.search(r"verdict +berth_park .*\n +berth->boat", shown(analysis))
+
+
 def test_many_candidates_do_not_make_the_page_grow_without_end() -> None:
     """Beyond some hundreds they are counted, not listed."""
     whole = samples.climbed()
@@ -215,7 +227,29 @@ def test_effort_names_every_kind_that_the_verdict_rests_on() -> None:
 
 def test_a_branch_that_only_jumped_may_have_values() -> None:
     branch = Branch("f", "a.c", 1, "f+0x1", None, None, values="3 of 4")
-    assert findings.branch_values(branch) == "3 of 4 decided"
+    assert findings.headline(dataclasses.replace(samples.named(), branch=branch)).endswith(": 3 of 4 decided")
+
+
+def test_long_values_are_cut_at_the_terminal_s_edge_and_say_so() -> None:
+    whole = samples.climbed()
+    assert whole.branch is not None
+    long = dataclasses.replace(whole, branch=dataclasses.replace(whole.branch, values="slot + " * 40 + "1 > 0"))
+    rows = [row for row in shown(long, 80).splitlines() if "↑ slot" in row]
+    assert len(rows) == 1
+    assert len(rows[0]) == 80
+    assert rows[0].endswith("…")
+
+
+def test_the_manual_s_entry_is_not_printed_whole_twice() -> None:
+    """It stands with the verdict; the rung has its beginning."""
+    entry = (
+        "the caller tried to lock more memory than the limit permitted, and was not privileged to do so (CAP_IPC_LOCK)"
+    )
+    note = EvidenceNote("man", f"mlock(2), the one of 4 entries that fits: {entry}", 0, 0.0)
+    analysis = dataclasses.replace(samples.named(), evidence=[note], meaning=Meaning("mlock(2)", True, entry))
+    assert shown(analysis, 300).count("not privileged") == 1
+    assert page(analysis).text.count("not privileged") == 1
+    assert "the one of 4 entries that fits: the caller tried to lock" in page(analysis).text
 
 
 def test_hostile_text_in_every_rung_stays_text() -> None:
