@@ -65,12 +65,13 @@ def free_port() -> int:
         return port
 
 
-def server_config(keys: str, *, listen: str, environment: dict[str, str] | None = None) -> str:
-    """For an sshd whose files lie in the directory `keys` where it runs."""
+def server_config(keys: str, *, listen: str, path: str = "") -> str:
+    """For an sshd whose files lie in the directory `keys` where it runs. Commands find their programs in `path`,
+    whatever the user's shell would make of it."""
     lines = [f"ListenAddress {listen}", f"HostKey {keys}/host_key", f"AuthorizedKeysFile {keys}/user_key.pub"]
     lines += ["StrictModes no", "PasswordAuthentication no", "KbdInteractiveAuthentication no", "UsePAM no"]
     lines += ["PermitRootLogin prohibit-password", "PidFile none", "PrintMotd no"]
-    lines += [f"SetEnv {' '.join(f'{name}={value}' for name, value in environment.items())}"] if environment else []
+    lines += [f'ForceCommand exec /usr/bin/env PATH={path} /bin/sh -c "$SSH_ORIGINAL_COMMAND"'] if path else []
     return "\n".join(lines) + "\n"
 
 
@@ -87,14 +88,14 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(directory: Path, *, environment: dict[str, str] | None = None) -> Iterator[Server]:
+def serving(directory: Path, *, path: str = "") -> Iterator[Server]:
     """An sshd on this machine for the user that runs the tests, ended with its connections."""
     require(Path(PROGRAM).exists(), "sshd is not installed (openssh-server)")
     keys = make_keys(directory)
     port = free_port()
     keys.write_config(port, user=pwd.getpwuid(os.geteuid()).pw_name)
     config = directory / "sshd_config"
-    config.write_text(server_config(str(directory), listen=ADDRESS, environment=environment))
+    config.write_text(server_config(str(directory), listen=ADDRESS, path=path))
     made = os.geteuid() == 0 and not Path("/run/sshd").exists()  # an sshd of root's insists on it
     if made:
         Path("/run/sshd").mkdir(mode=0o755)

@@ -235,18 +235,7 @@ def test_a_host_that_cannot_be_used_is_told_with_what_to_do(
 def test_a_host_without_python_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "sshd").mkdir()
-    with serving(tmp_path / "sshd", environment={"PATH": str(tmp_path / "bin")}) as poor:
+    with serving(tmp_path / "sshd", path=str(tmp_path / "bin")) as poor:
         monkeypatch.setenv(CONFIG_VARIABLE, str(poor.keys.config))
         with pytest.raises(MissingError, match=r"there is no python3 on toy \(install Python 3\.10"):
             toy().kernel()
-
-
-def test_a_host_with_an_old_python_and_one_without_perf_are_told(tmp_path: Path) -> None:
-    """By what the keeper says of them."""
-    from profiler.target.ssh import require_able  # noqa: PLC0415
-
-    facts = {**toy().facts, "perf": ""}
-    with pytest.raises(MissingError, match="perf is not on toy"):
-        require_able(facts, "toy")
-    with pytest.raises(MissingError, match=r"toy has Python 3\.6\.9 only"):
-        require_able({**facts, "able": False, "version": [3, 6, 9]}, "toy")

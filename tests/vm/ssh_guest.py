@@ -43,7 +43,7 @@ def serving(version: str, directory: Path) -> Iterator[Reached]:
     require(Path(PROGRAM).exists(), "sshd is not installed (openssh-server)")
     kernel = kernel_of(version)
     keys, port = make_keys(directory), free_port()
-    (directory / "config").write_text(server_config(FILES, listen="0.0.0.0", environment={"PATH": "/usr/bin"}))
+    (directory / "config").write_text(server_config(FILES, listen="0.0.0.0", path="/usr/bin"))
     files = {f"{FILES}/{name}": directory / name for name in ("config", "host_key", "user_key.pub")}
     files |= {path: Path(path) for path in (PROGRAM, *PARTS) if Path(path).exists()}
     try:  # its card's; all at once, for each fetching is one download
