@@ -51,7 +51,7 @@ def is_taken(note: EvidenceNote) -> bool:
 
 
 def says(analysis: Analysis, note: EvidenceNote) -> str:
-    """What the rung found, or why it was not taken. The manual's entry stands with the verdict: here it is cut short."""
+    """What the rung found, or why it was not taken. Of the entry, which stands with the verdict, the beginning."""
     text = prose(note.says)
     if note.state is RungState.NOT_ASKED:
         return ""
@@ -165,7 +165,7 @@ def is_verdict(analysis: Analysis, one: SourceCandidate) -> bool:
 
 
 def condition(analysis: Analysis, one: SourceCandidate) -> tuple[str, str]:
-    """What guards the place, and where; of the verdict's own what decided, since a place may have several ways to it."""
+    """What guards the place, and where; of the verdict's own what decided: a place may have several ways to it."""
     branch = analysis.branch
     if branch is not None and branch.condition and is_verdict(analysis, one):
         return prose(branch.condition), place(branch.file, branch.line)
