@@ -7,8 +7,9 @@ give the condition the value by which the branch was taken: otherwise nothing is
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -37,7 +38,7 @@ class Code(MachineCode, Protocol):
     """What is asked of a kernel's code; profiler.debuginfo.code.KernelCode."""
 
     def frames(self, address: int) -> tuple[SourceLocation, ...]: ...
-    def variables(self, address: int, function: str) -> Mapping[str, Variable]: ...
+    def variables(self, address: int, function: str, names: Collection[str]) -> Mapping[str, Variable]: ...
     def enumerators(self, address: int) -> Mapping[str, int]: ...
 
 
@@ -106,7 +107,8 @@ def plan(code: Code, branch: Branch, jump: int, headers: Headers | None = None) 
         return None
     at = comparison.address if comparison is not None else jump
     constants = Constants(headers, branch.file, code.enumerators(at))
-    names = _named(condition, code.variables(at, branch.function), constants)
+    words = frozenset(re.findall(r"[A-Za-z_]\w*", condition.text))
+    names = _named(condition, code.variables(at, branch.function, words), constants)
     switch = (branch.condition or "").startswith("switch")
     fitting = _matches(condition, comparison, names, constants, switch=switch) if comparison is not None else ()
     if not names and not fitting:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -193,9 +194,10 @@ class KernelCode:
             return None
         return self._members.expression(found[0], place)
 
-    def variables(self, address: int, function: str) -> dict[str, Variable]:
-        """The variables of a function, itself or inlined, that an address of the image belongs to."""
-        return self._variables.at(address, function)
+    def variables(self, address: int, function: str, names: Collection[str] = ()) -> dict[str, Variable]:
+        """The variables of a function, itself or inlined, that an address of the image belongs to, and those of its
+        file that are asked for by name."""
+        return self._variables.at(address, function, names)
 
     def enumerators(self, address: int) -> dict[str, int]:
         """Named constants that the source at an address knows."""

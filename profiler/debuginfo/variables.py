@@ -8,7 +8,7 @@ unwind table (arch/x86/include/asm/orc_types.h).
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -79,13 +79,13 @@ class Variables:
     def __init__(self, vmlinux: Vmlinux) -> None:
         self._vmlinux = vmlinux
 
-    def at(self, address: int, function: str) -> dict[str, Variable]:
+    def at(self, address: int, function: str, names: Collection[str] = ()) -> dict[str, Variable]:
         """Those of `function`, itself or inlined, that the instruction at an address belongs to, as they are before
-        it; those that are not kept anywhere then are left out."""
+        it, and of its file's those of `names`; those that are not kept anywhere then are left out."""
         if self._dwarf is None or self._vmlinux.machine != "x86_64":
             return {}
         try:
-            return self._at(address, function)
+            return self._at(address, function, names)
         except DAMAGED:
             return {}
 
@@ -109,36 +109,59 @@ class Variables:
 
     # ---- reading ----
 
-    def _at(self, address: int, function: str) -> dict[str, Variable]:
+    def _at(self, address: int, function: str, names: Collection[str]) -> dict[str, Variable]:
         unit = self._unit(address)
         if unit is None:
             return {}
         found: dict[str, Variable] = {}
+        hidden: set[str] = set()
         base = self._frame_base(address)
         for entry in self._entries(unit, address, function):
             name = _name(entry)
             kind = Types(unit).of(entry)
             if not name or kind is None:
                 continue
+            hidden.add(name)
             located = self._located(entry, address, base, kind)
             if located is not None:
                 found[name] = Variable(located, kind)
             else:
                 found.pop(name, None)  # it hides one of the same name farther out
+        return {**self._globals(unit, set(names) - hidden), **found}
+
+    def _globals(self, unit: Any, names: set[str]) -> dict[str, Variable]:
+        """Variables of the file, and of others that it uses."""
+        found: dict[str, Variable] = {}
+        if not names:
+            return found
+        for entry in islice(unit.iter_DIE_children(unit.get_top_DIE()), _MOST_ENTRIES):
+            if entry.tag != "DW_TAG_variable" or (name := _name(entry)) not in names:
+                continue
+            kind = Types(unit).of(entry)
+            address = self._vmlinux.find_symbol(name)
+            if kind is not None and address and self._is_at(entry, address):
+                found[name] = Variable(Memory(Constant(address), 0 if kind.kind == Kind.STRUCTURE else kind.size), kind)
         return found
+
+    def _is_at(self, entry: Any, address: int) -> bool:
+        """False where a symbol of the same name is another file's."""
+        attribute = entry.attributes.get("DW_AT_location")
+        if attribute is None:
+            return "DW_AT_declaration" in entry.attributes and "DW_AT_external" in entry.attributes
+        operations = DWARFExprParser(entry.cu.structs).parse_expr(attribute.value)
+        return len(operations) == 1 and operations[0].op_name == "DW_OP_addr" and operations[0].args[0] == address
 
     def _entries(self, unit: Any, address: int, function: str) -> Iterator[Any]:
         """The parameters and variables of the function's instance around an address, blocks within after their
         surroundings."""
-        inside, pending = False, [unit.get_top_DIE()]
+        pending = [(unit.get_top_DIE(), False)]
         while pending:
-            for entry in islice(unit.iter_DIE_children(pending.pop()), _MOST_ENTRIES):
+            surrounding, inside = pending.pop()
+            for entry in islice(unit.iter_DIE_children(surrounding), _MOST_ENTRIES):
                 if entry.tag in ("DW_TAG_subprogram", "DW_TAG_inlined_subroutine", "DW_TAG_lexical_block"):
-                    if not self._holds(unit, entry, address):
-                        continue
-                    if entry.tag != "DW_TAG_lexical_block":
-                        inside = _name(entry) == function
-                    pending.append(entry)
+                    if self._holds(unit, entry, address):
+                        within = inside if entry.tag == "DW_TAG_lexical_block" else _name(entry) == function
+                        pending.append((entry, within))
                 elif inside and entry.tag in ("DW_TAG_formal_parameter", "DW_TAG_variable"):
                     yield entry
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pytest
@@ -47,7 +47,7 @@ class Toy:
     def frames(self, address: int) -> tuple[SourceLocation, ...]:
         return self.kernel.frames(address)
 
-    def variables(self, _: int, function: str) -> Mapping[str, Variable]:
+    def variables(self, _: int, function: str, names: Collection[str]) -> Mapping[str, Variable]:
         return self._variables.get(function, {})
 
     def enumerators(self, _: int) -> Mapping[str, int]:
