@@ -39,11 +39,11 @@ def test_absence_proves_nothing_where_evidence_misses_some_or_a_function_has_no_
     assert crossed(candidate(via=["__do_sys_bind", "inlined"]), Ran(frozenset())) == ""
 
 
-def test_a_line_that_has_code_and_did_not_run_is_out_by_the_condition_first() -> None:
+def test_a_line_that_has_code_and_did_not_run_is_out_and_one_whose_condition_did_not_stays() -> None:
+    """Of conditions compilers move too much: in 5 of 20 logged calls that of the true place had not run."""
     ran = Ran(frozenset(VIA), frozenset([("net/port.c", 28)]))
-    assert crossed(candidate(), ran, lines={28, 29, 30}) == "its condition, line 29, did not run"
-    assert crossed(candidate(), ran, lines={28, 30}) == "line 30 did not run"
-    assert crossed(candidate(), ran, lines={28}) == ""
+    assert crossed(candidate(), ran, lines={28, 29, 30}) == "line 30 did not run"
+    assert crossed(candidate(), ran, lines={28, 29}) == ""
     assert crossed(candidate(), Ran(frozenset(VIA)), lines={29, 30}) == ""
 
 
