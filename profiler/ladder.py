@@ -16,8 +16,11 @@ from profiler.acquire import ENOUGH, Answer, Look, RunRequest, Step
 from profiler.case import Case, case_of, no_samples, read_samples
 from profiler.conclude import annotate, exactly, operands
 from profiler.conclude.analysis import Concluded, Subject, question
+from profiler.debuginfo import trace_sites
+from profiler.debuginfo.vmlinux import Vmlinux
 from profiler.errors import ProfilerError
 from profiler.evidence import GRAPH, PROBES
+from profiler.explain import source_half
 from profiler.infer.probing import Planner, Round
 from profiler.model import Conclusion, ErrorSite, Kernel, KernelId, LoadResult, ProbeHits
 from profiler.parse import probe_hits
@@ -60,8 +63,22 @@ class Ladder:
         """What is to be done before anything is sampled."""
         if GRAPH not in self._taken:
             return []
-        function = question(self._subject(0)).function
-        return [{"do": "graph", "function": function, "calls": _GRAPH_CALLS, "seconds": _GRAPH_SECONDS}]
+        entry = question(self._subject(0)).function
+        order = {"do": "graph", "function": entry, "calls": _GRAPH_CALLS, "seconds": _GRAPH_SECONDS}
+        return [{**order, **self._functions_to_trace(entry)}]
+
+    def _functions_to_trace(self, entry: str) -> Step:
+        """Those that lead to places which can produce the errno; all, where the source is not at hand. To trace all
+        functions of a kernel takes seconds of patching in an emulated guest."""
+        try:
+            listed = source_half(self._kernel, self._request.syscall, self._request.errno)
+            assert self._kernel.vmlinux is not None
+            with Vmlinux(self._kernel.vmlinux) as vmlinux:
+                names = {name for found in listed.candidates for name in (found.site.function, *found.via)}
+                functions, sites = trace_sites.chosen(vmlinux, {entry, *names})
+        except ProfilerError:
+            return {}
+        return {"functions": functions, "sites": sites} if entry in functions else {}
 
     def case_of(self, directory: Path) -> Case | None:
         """The finished recording's case, with what the looks found out about the kernel's code; None where there was

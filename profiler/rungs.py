@@ -17,9 +17,11 @@ from profiler.conclude.analysis import Concluded, entry_symbol
 from profiler.conclude.crossing_out import Ran, cross_out, of_addresses
 from profiler.conclude.operands_logged import passes, probed
 from profiler.conclude.sources import Sources
+from profiler.debuginfo.traceable import traceable
+from profiler.debuginfo.traceable import traceable
 from profiler.errors import ProfilerError
 from profiler.evidence import EXACT, GRAPH, LOG, MAN, PROBES, RUNGS, SAMPLES, SOURCE
-from profiler.graph_rung import Trace, read_trace, traceable
+from profiler.graph_rung import Trace, read_trace
 from profiler.infer import graph_difference, landmarks, telling_apart
 from profiler.model import (
     Analysis,

@@ -109,8 +109,8 @@ def concluded(
 
 @dataclass(frozen=True, slots=True)
 class Concluded:
-    """`best` is the place that `analysis` names, or would name if it were sure; `weighed` all that may be it; `jump` the
-    deciding jump's address."""
+    """`best` is the place that `analysis` names, or would name if it were sure; `weighed` all that may be it; `jump`
+    the deciding jump's address."""
 
     analysis: Analysis
     best: verdict.Located | None = None
@@ -170,7 +170,8 @@ def _conclude(case: _Case, execution: ExecutionLog | None, probes: Sequence[Prob
         warnings = [*blank.warnings, *exactly.other_outcomes(answer, code)]
         return _assemble(replace(blank, warnings=warnings), case, answer.candidates, note)
     if execution is not None or probes:
-        blank = replace(blank, warnings=[*blank.warnings, words.NO_WHOLE_CALL])
+        missing = words.NO_WHOLE_CALL if execution is not None else words.NO_WHOLE_CALL_PROBED
+        blank = replace(blank, warnings=[*blank.warnings, missing])
     return _weigh(case, blank, gathered)
 
 

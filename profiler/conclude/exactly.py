@@ -177,7 +177,8 @@ def probes_say(answer: Answer, rounds: Sequence[ProbeHits], errno: int, name: Ca
     )
     failing = probing.failing_functions(rounds[0], errno)
     if failing:
-        text += f"; of the functions whose return was probed the deepest to return the errno is {name(failing[0]).removesuffix('+0x0')}()"
+        deepest = name(failing[0]).removesuffix("+0x0")
+        text += f"; of the functions whose return was probed the deepest to return the errno is {deepest}()"
     if hits.lost:
         text += f"; {hits.lost} hits were lost"
     return EvidenceNote("probes", text, len(answer.candidates) - len(answer.paths), round(answer.seconds, 3))

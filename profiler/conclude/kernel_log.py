@@ -73,6 +73,7 @@ _BELOW = re.compile(
     r"\?? ?[\w.]+\+0x|Mem-Info:|active_anon:|Node \d|Tasks state|\[ +pid +\]|\[ *\d+\] |(?:memory|swap|kmem): usage|"
     r"\w+ -?\d+$|"  # memory.stat
     r"Memory cgroup stats|anon \d|\d+ total pagecache|---\[|CR2: |FS: |CS: |PKRU: |DR\d: |Workqueue: |lowmem_reserve|"
+    r"kprobes: kprobe jump-optimization |"  # of our own switching it off and on
     r"\d+ pages |Free swap|Total swap|Swap cache|Unreclaimable slab|pc : |lr : |sp : |x\d+ ?: |pstate: )"
 )
 

@@ -55,11 +55,11 @@ ALLOWED: dict[str, set[str]] = {
     | {"profiler.target", "profiler.lab"},
 }
 ALLOWED["profiler.explain"] = NOUNS | {"profiler.lab", "profiler.debuginfo", "profiler.conclude"}
-ALLOWED["profiler.ladder"] = ALLOWED["profiler.case"] | {"profiler.case", "profiler.acquire", "profiler.infer"}
-ALLOWED["profiler.graph_rung"] = ALLOWED["profiler.ladder"] | {"profiler.explain", "loadgen"}
-ALLOWED["profiler.rungs"] = ALLOWED["profiler.ladder"] | {
-    *("profiler.explain", "profiler.manual", "profiler.graph_rung", "profiler.conclude")
+ALLOWED["profiler.ladder"] = ALLOWED["profiler.case"] | {
+    *("profiler.case", "profiler.acquire", "profiler.explain", "profiler.infer")
 }
+ALLOWED["profiler.graph_rung"] = ALLOWED["profiler.ladder"] | {"loadgen"}
+ALLOWED["profiler.rungs"] = ALLOWED["profiler.ladder"] | {*("profiler.manual", "profiler.graph_rung")}
 ALLOWED["profiler.pipeline"] = ALLOWED["profiler.rungs"] | {"profiler.rungs", "profiler.ladder", "profiler.tables"}
 ALLOWED["profiler.importing"] = ALLOWED["profiler.pipeline"] | {"profiler.pipeline"}
 ALLOWED["profiler.cli"] = set(ALLOWED)
