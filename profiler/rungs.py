@@ -18,7 +18,6 @@ from profiler.conclude.crossing_out import Ran, cross_out, of_addresses
 from profiler.conclude.operands_logged import passes, probed
 from profiler.conclude.sources import Sources
 from profiler.debuginfo.traceable import traceable
-from profiler.debuginfo.traceable import traceable
 from profiler.errors import ProfilerError
 from profiler.evidence import EXACT, GRAPH, LOG, MAN, PROBES, RUNGS, SAMPLES, SOURCE
 from profiler.graph_rung import Trace, read_trace

@@ -52,7 +52,7 @@ Examples:
     metavar="RUNGS",
     default="auto",
     show_default=True,
-    help="Which rungs of the ladder to climb, as in man,source,samples; auto takes the dear ones only where they are needed.",
+    help="Rungs of the ladder to climb, as in man,source,samples; auto takes the dear ones only where they are needed.",
 )
 @click.option(
     "--confidence",
