@@ -197,7 +197,7 @@ def _record(target: Target, following: _Following, partial: Path) -> None:
 def _modules(target: Target, request: RunRequest, progress: Progress) -> list[tuple[str, Path]]:
     """The modules that a guest is to load, in order. Elsewhere the load's set-up asks the system for them."""
     kernel = target.kernel()
-    wanted = dict.fromkeys([*request.modules, *(SCENARIOS[request.scenario].modules if request.scenario else ())])
+    wanted = dict.fromkeys(modules_for(request))
     if not target.spec.startswith("vm:") or kernel is None:
         if request.modules:
             raise UsageError(
@@ -205,6 +205,11 @@ def _modules(target: Target, request: RunRequest, progress: Progress) -> list[tu
             )
         return []
     return lab.loadable_modules(kernel, wanted, progress)
+
+
+def modules_for(request: RunRequest) -> list[str]:
+    """Names of the modules that the load needs."""
+    return [*request.modules, *(SCENARIOS[request.scenario].modules if request.scenario else ())]
 
 
 def _load_modules(session: Session, names: list[str]) -> None:

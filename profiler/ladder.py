@@ -71,7 +71,9 @@ class Ladder:
         """Those that lead to places which can produce the errno; all, where the source is not at hand. To trace all
         functions of a kernel takes seconds of patching in an emulated guest."""
         try:
-            listed = source_half(self._kernel, self._request.syscall, self._request.errno)
+            request = self._request
+            modules = acquire.modules_for(request)
+            listed = source_half(self._kernel, request.syscall, request.errno, modules=modules)
             assert self._kernel.vmlinux is not None
             with Vmlinux(self._kernel.vmlinux) as vmlinux:
                 names = {name for found in listed.candidates for name in (found.site.function, *found.via)}

@@ -70,7 +70,7 @@ def complete(case: Case, concluded: Concluded, recorded: Recorded, progress: Pro
     trace = _add_graph(ladder, recorded) if GRAPH in recorded.used else None
     if SOURCE in recorded.used:
         progress("looking through the source", None)
-        _add_source(ladder, case, recorded, trace)
+        _add_source(ladder, case, recorded, trace, _modules_of(case, concluded))
     return replace(ladder.analysis, evidence=_in_order(ladder, case, recorded))
 
 
@@ -188,12 +188,12 @@ def _graph_says(comparison: GraphComparison, trace: Trace) -> str:
     return says if trace.complete else f"{says}; events were lost, so that what is absent may have been called"
 
 
-def _add_source(ladder: _Ladder, case: Case, recorded: Recorded, traced: _Traced | None) -> None:
+def _add_source(ladder: _Ladder, case: Case, recorded: Recorded, traced: _Traced | None, modules: set[str]) -> None:
     """Every place in the source that can return the errno, crossed out rung by rung."""
     started = time.monotonic()
     analysis = ladder.analysis
     try:
-        listed = explain.source_half(case.kernel, analysis.syscall, analysis.errno)
+        listed = explain.source_half(case.kernel, analysis.syscall, analysis.errno, modules=modules)
     except ProfilerError as error:
         ladder.notes.setdefault(SOURCE, EvidenceNote(SOURCE, f"{error} ({error.hint})", 0, 0.0, RungState.NOT_POSSIBLE))
         return
@@ -211,6 +211,13 @@ def _add_source(ladder: _Ladder, case: Case, recorded: Recorded, traced: _Traced
     says += f"; {walked.says}" if walked is not None else ""
     ladder.notes[SOURCE] = EvidenceNote(SOURCE, says, 0, round(time.monotonic() - started, 3))
     ladder.analysis = replace(analysis, source_candidates=found)
+
+
+def _modules_of(case: Case, concluded: Concluded) -> set[str]:
+    """The modules that functions of the chain are of."""
+    calls = concluded.best.calls if concluded.best is not None else ()
+    found = [case.code.module_at(call.node.entry) for call in calls]
+    return {module.loaded.name for module in found if module is not None}
 
 
 def _without_what_graph_excludes(found: list[SourceCandidate], case: Case, traced: _Traced) -> list[SourceCandidate]:
