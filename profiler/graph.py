@@ -198,7 +198,7 @@ class Move:
 @dataclass(frozen=True, slots=True)
 class Executed:
     """What one instruction does when it is executed. `target`: of a direct call or jump; `through`: what an indirect
-    one takes its target from."""
+    one takes its target from. `condition`: of a conditional jump, by which flags it is taken ("ne"); "" of others."""
 
     address: int
     following: int
@@ -206,3 +206,4 @@ class Executed:
     target: int | None
     moves: tuple[Move, ...]
     through: Operand | None = None
+    condition: str = ""

@@ -105,6 +105,7 @@ def see(hits: ProbeHits, question: Question, code: RunningCode) -> Seen:
         hits,
         address=hits.address - np.uint64(offset),
         attached=frozenset(address - offset for address in hits.attached),
+        refused={address - offset: why for address, why in hits.refused.items()},
     )
     symbols = calltree.Symbols(code.owner_of, code.graph)
     found = put_together(linked, function, question.errno, code.executed, symbols, offset)

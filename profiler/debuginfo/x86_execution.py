@@ -44,6 +44,7 @@ def decode(code: bytes, address: int) -> Executed | None:
         instruction.near_branch_target if direct else None,
         tuple(_moves(instruction)),
         _operand(instruction, 0) if instruction.flow_control in _INDIRECT else None,
+        _CONDITIONS[instruction.condition_code] if instruction.is_jcc_short_or_near else "",
     )
 
 

@@ -78,7 +78,7 @@ def follow(
     doubtful: list[int] = []  # calls that were not seen, passed since the value was read from memory
     for row, after in zip(reversed(rows[:-1]), reversed(rows[1:]), strict=True):
         executed = decode(int(log.address[row]))
-        if row in unseen and _may_have_set(log, row, after, location):
+        if row in unseen and _may_have_set(log, row, after, location, is_hole=_is_hole(executed, unseen[row])):
             return Followed(row, Move(str(location), StepKind.UNKNOWN), None, tuple(stops), unseen=(row,))
         doubtful += [row] if row in unseen else []
         if executed is not None and after != row + 1 and executed.control == Control.NEXT:
@@ -121,12 +121,17 @@ def _ended_in_memory(
     return None
 
 
-def _may_have_set(log: ExecutionLog, row: int, after: int, location: Location) -> bool:
-    """Whether code that is not in the log, between two rows, may have set a register."""
+def _is_hole(executed: Executed | None, leads_to: int | None) -> bool:
+    """Whether what is not in the log behind a row is of a function that is, and not all of a callee."""
+    return leads_to is None and (executed is None or executed.control != Control.CALL)
+
+
+def _may_have_set(log: ExecutionLog, row: int, after: int, location: Location, *, is_hole: bool) -> bool:
+    """Whether code that is not in the log, between two rows, may have set a register; a callee leaves some alone."""
     if isinstance(location, Cell):
         return False
     column = _COLUMN[location]
-    return location in _CALLER_SAVED or bool(log.registers[row, column] != log.registers[after, column])
+    return is_hole or location in _CALLER_SAVED or bool(log.registers[row, column] != log.registers[after, column])
 
 
 def _given_to(log: ExecutionLog, location: Location, calls: list[int]) -> tuple[int, ...]:
@@ -217,7 +222,7 @@ def _overlaps(written: Cell, wanted: Cell) -> bool:
 def _source(log: ExecutionLog, row: int, move: Move, location: Location) -> Location | None:
     """Where the value was before `move`; None where it came into being there."""
     if move.kind == StepKind.SELECT:
-        moved = _holds(move.condition, int(log.flags[row]))
+        moved = holds(move.condition, int(log.flags[row]))
         return _place(log, row, move.source, location) if moved and move.source is not None else location
     if move.kind == StepKind.COPY and move.source is not None:
         source = _place(log, row, move.source, location)
@@ -267,8 +272,8 @@ def cell_of(log: ExecutionLog, row: int, operand: Memory) -> Cell:
     return Cell(address & _WORD, operand.size, operand.segment)
 
 
-def _holds(condition: str, flags: int) -> bool:
-    """Whether the condition of a cmovCC holds (Intel SDM vol. 1, appendix B)."""
+def holds(condition: str, flags: int) -> bool:
+    """Whether the condition of a cmovCC or jCC holds (Intel SDM vol. 1, appendix B)."""
     carry, zero, sign = bool(flags & _CARRY), bool(flags & _ZERO), bool(flags & _SIGN)
     overflow, parity = bool(flags & _OVERFLOW), bool(flags & _PARITY)
     return {

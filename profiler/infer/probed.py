@@ -14,6 +14,7 @@ import numpy as np
 
 from profiler.graph import Control, Executed, Memory
 from profiler.infer.calltree import THUNKS, Symbols
+from profiler.infer.dataflow import holds
 from profiler.infer.execution import RAX, RSP, Decode, Frame, LoggedCall
 from profiler.model import LOGGED_REGISTERS, ExecutionLog, ProbeHits
 
@@ -85,10 +86,12 @@ def _calls(hits: ProbeHits, root: int) -> list[list[int]]:
 
 @dataclass(slots=True)
 class _Open:
-    """A call that is not over: where it goes on, and the frame that made it."""
+    """A call that is not over: where it goes on, and the frame that made it. `passed`: the function without hits that
+    it called, where that called the one with hits."""
 
     following: int
     frame: Frame
+    passed: int | None = None
 
 
 class _Builder:
@@ -108,6 +111,8 @@ class _Builder:
         self.address = hits.address
         self.attached = hits.attached
         self.registers = hits.registers
+        self.flags = hits.flags
+        self.refused = hits.refused
         self.rows, self.decode, self.symbols = rows, decode, symbols
         self.unseen, self.passed = unseen, passed
         self.stack: list[_Open] = []
@@ -149,21 +154,35 @@ class _Builder:
         step, goal = self.decode(int(self.address[before])), int(self.address[hit])
         if step is not None and step.control == Control.CALL:
             return self._over_call(step, before, hit)
-        if step is not None and (self._returns(step) or (step.control != Control.NEXT and not self._stays(step, goal))):
+        if step is not None and (self._returns(step) or self._leaves(step, before, goal)):
             return self._leave(step, before, hit)
-        ways = [step.following] if step is not None and step.control != Control.JUMP else []
-        ways += [step.target] if step is not None and step.target is not None else []
-        gap = next((gap for way in ways if (gap := self._straight(way, goal)) is not None), None)
+        way = self._way(step, before)
+        gap = self._straight(way, goal) if way is not None else None
+        calling = self._to_call(way) if way is not None and gap is None else None
+        if calling and self._calls(calling[-1], before, hit):
+            return self._through_call(calling, hit)
         if gap is None and self._function(goal)[1] != self.top.entry:
             return self._elsewhere(before, hit)
         if gap is None:  # through code without probes
             self.unseen.setdefault(len(self.rows.address) - 1, None)
         return self._emit_all(gap or [], goal, hit)
 
-    def _stays(self, step: Executed, goal: int) -> bool:
-        """Whether a jump, on its way to the next hit, stays in its function."""
-        to = goal if step.target is None or step.control == Control.CONDITIONAL else step.target
-        return self._function(to)[1] == self.top.entry
+    def _way(self, step: Executed | None, hit: int) -> int | None:
+        """Where control goes from an instruction that neither calls nor returns; None where that is not known."""
+        if step is None:
+            return None
+        if step.control == Control.CONDITIONAL:
+            if not step.condition:
+                return None
+            return step.target if holds(step.condition, int(self.flags[hit])) else step.following
+        return step.target if step.control == Control.JUMP else step.following
+
+    def _leaves(self, step: Executed, before: int, goal: int) -> bool:
+        """Whether a jump leads out of its function."""
+        if step.control == Control.NEXT:
+            return False
+        to = self._way(step, before)
+        return self._function(goal if to is None else to)[1] != self.top.entry
 
     def _over_call(self, step: Executed, before: int, hit: int) -> None:
         goal = int(self.address[hit])
@@ -174,15 +193,32 @@ class _Builder:
             return self._emit_all(gap, goal, hit)
         return self._enter(step.following, target, hit)
 
+    def _calls(self, call: int, before: int, hit: int) -> bool:
+        """Whether a call that has no probe leads to a hit: into a function, or behind it once that has returned."""
+        step, goal = self.decode(call), int(self.address[hit])
+        if step is None or self._straight(step.following, goal) is not None:
+            return step is not None
+        return goal == self._function(goal)[1] and self._rsp(hit) < self._rsp(before)
+
+    def _through_call(self, calling: list[int], hit: int) -> None:
+        """By a call that has no probe, and what leads up to it: static calls refuse them."""
+        step = self.decode(calling[-1])
+        assert step is not None
+        for address in calling:
+            self._emit(address, hit)
+        return self._over_call(step, hit, hit)
+
     def _enter(self, following: int, target: int | None, hit: int) -> None:
         """A function that was called, perhaps by one without hits; `target`: the one that the call names."""
         goal = int(self.address[hit])
         name, entry = self._function(goal)
-        if target is not None and target != entry:
-            self.passed.add(target)
+        passed = target if target != entry else None
+        if passed is not None:
+            self.passed.add(passed)
+            self.unseen[len(self.rows.address) - 1] = passed
         frame = Frame(entry, name, self.top, len(self.rows.address) - 1, tail=False, return_slot=self._rsp(hit))
         self.top.children.append(frame)
-        self.stack.append(_Open(following, self.top))
+        self.stack.append(_Open(following, self.top, passed))
         self.top = frame
         return self._emit(goal, hit)
 
@@ -199,16 +235,25 @@ class _Builder:
         for index in range(len(self.stack) - 1, -1, -1):
             gap = self._straight(self.stack[index].following, goal)
             if gap is not None:
+                opened = self.stack[index]
                 if not returns:
                     self.unseen[row] = self._target(step, before)
+                elif opened.passed is not None and not self._is_handed_on(opened.passed, before, hit):
+                    self.unseen[row] = opened.passed
                 self._end(self.stack[index].frame, before)
                 del self.stack[index:]
                 return self._emit_all(gap, goal, hit)
         if returns and self.stack and goal == entry:  # the next function that one without hits calls
             opened = self.stack.pop()
             self._end(opened.frame, before)
-            return self._enter(opened.following, None, hit)
+            return self._enter(opened.following, opened.passed, hit)
         return self._elsewhere(before, hit)
+
+    def _is_handed_on(self, passed: int, before: int, hit: int) -> bool:
+        """Whether a function without hits returned what the one returned that it called, as far as can be known: it may
+        have made the same again, which the next round sees, unless it refuses probes."""
+        same = self.registers[before, RAX] == self.registers[hit, RAX]
+        return bool(same) and passed in self.refused
 
     def _elsewhere(self, before: int, hit: int) -> None:
         """To where nothing that was seen leads: into a function that code without probes calls, or back out of one."""
@@ -250,6 +295,22 @@ class _Builder:
             else:
                 return None
         return found
+
+    def _to_call(self, way: int) -> list[int] | None:
+        """The instructions from `way` to the next call, none with a probe, the call included; None where there is no
+        such way."""
+        found: list[int] = []
+        while len(found) < _MOST_REFUSED:
+            step = self.decode(way)
+            if step is None or way in self.attached or step.control not in (Control.NEXT, Control.JUMP, Control.CALL):
+                return None
+            found.append(way)
+            if step.control == Control.CALL:
+                return found
+            if step.control == Control.JUMP and step.target is None:
+                return None
+            way = step.following if step.control == Control.NEXT else step.target or 0
+        return None
 
     def _target(self, step: Executed, hit: int) -> int | None:
         """The entry of the function that a call or jump leads to; None where its pointer lies in memory."""

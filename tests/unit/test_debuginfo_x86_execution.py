@@ -136,6 +136,17 @@ def test_where_control_goes_is_told(instruction: str) -> None:
     assert (executed.address, executed.following) == (TEXT, kernel.at["f.behind"])
 
 
+@pytest.mark.parametrize(
+    ("code", "condition"),
+    [("7405", "e"), ("0f8505000000", "ne"), ("7f05", "g"), ("7805", "s"), ("eb05", ""), ("e305", ""), ("e005", "")],
+)
+def test_a_jump_tells_by_which_flags_it_is_taken(code: str, condition: str) -> None:
+    """Not those that a register decides: jrcxz (e3), loopne (e0)."""
+    executed = x86_execution.decode(bytes.fromhex(code), TEXT)
+    assert executed is not None
+    assert executed.condition == condition
+
+
 def test_memory_of_each_segment_is_told_apart() -> None:
     """`mov rax, gs:[0x1000]`, the same of fs, and of neither."""
     moves = [x86_execution.decode(bytes.fromhex(f"{prefix}488b042500100000"), 0) for prefix in ("65", "64", "")]

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from profiler.debuginfo import cfg, x86_execution
 from profiler.debuginfo.histogram import LineHistogram, histograms
-from profiler.graph import Executed, FunctionGraph
+from profiler.graph import Block, Executed, FunctionGraph
 from profiler.model import SourceLocation
 
 TEXT = 0xFFFFFFFF81000000
@@ -205,6 +205,9 @@ class ToyKernel:
 
     def executed(self, address: int) -> Executed | None:
         return x86_execution.decode(self.read(address, 15), address)
+
+    def instructions_of(self, block: Block) -> list[int]:
+        return [address for address in self.next_ip if block.start <= address < block.end]
 
     def frames(self, address: int) -> tuple[SourceLocation, ...]:
         return self._frames.get(address, ())
