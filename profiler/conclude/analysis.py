@@ -167,12 +167,21 @@ def _conclude(case: _Case, execution: ExecutionLog | None, probes: Sequence[Prob
     seen = _seen(case, gathered.root, execution, probes)
     if seen is not None:
         answer, note = seen
+        if answer.paths[0].origin.kind == OriginKind.CALL and gathered.on_path >= LEAST_SAMPLES:
+            weighed = _weigh(case, blank, gathered)
+            if weighed.analysis.conclusion is Conclusion.NAMED:
+                return _with_note(weighed, replace(note, says=f"{note.says}; {exactly.unprobed(answer, code)}"))
         warnings = [*blank.warnings, *exactly.other_outcomes(answer, code)]
         return _assemble(replace(blank, warnings=warnings), case, answer.candidates, note)
     if execution is not None or probes:
         missing = words.NO_WHOLE_CALL if execution is not None else words.NO_WHOLE_CALL_PROBED
         blank = replace(blank, warnings=[*blank.warnings, missing])
     return _weigh(case, blank, gathered)
+
+
+def _with_note(concluded: Concluded, note: EvidenceNote) -> Concluded:
+    analysis = concluded.analysis
+    return replace(concluded, analysis=replace(analysis, evidence=[*analysis.evidence, note]))
 
 
 def _seen(

@@ -185,6 +185,13 @@ def probes_say(answer: Answer, rounds: Sequence[ProbeHits], errno: int, name: Ca
     return EvidenceNote("probes", text, len(answer.candidates) - len(answer.paths), round(answer.seconds, 3))
 
 
+def unprobed(answer: Answer, code: Code) -> str:
+    """Where the path ends, and why, of an answer that does not show where the errno came from."""
+    path = answer.paths[0]
+    callees = ", ".join(f"{code.name(entry).removesuffix('+0x0')}()" for entry in sorted(path.unseen))
+    return f"in {path.chain[-1].name}() the errno comes from {callees or 'a call'}, which cannot be probed"
+
+
 def says(answer: Answer) -> EvidenceNote:
     path = answer.paths[0]
     text = (
