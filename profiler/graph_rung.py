@@ -14,7 +14,6 @@ from typing import Any
 
 from loadgen.scenarios import SCENARIOS
 from profiler import acquire, lab, recording
-from profiler.acquire import Progress, RunRequest
 from profiler.conclude import graph_candidates
 from profiler.conclude.analysis import entry_symbol
 from profiler.conclude.sources import Sources
@@ -26,10 +25,12 @@ from profiler.debuginfo.traceable import traceable
 from profiler.debuginfo.vmlinux import Vmlinux
 from profiler.errors import MissingError, RecordError
 from profiler.explain import source_half
+from profiler.following import load_fields, run_recorder
 from profiler.infer import graph_difference, landmarks, telling_apart
 from profiler.model import GraphComparison, Kernel, LoadResult, SourceCandidate
 from profiler.parse import function_graph
 from profiler.parse.function_graph_types import CallTree
+from profiler.request import Progress, RunRequest, check, errno_number
 from profiler.target import Session, open_target
 
 ARCH = "x86_64"  # of every target there is so far
@@ -71,7 +72,7 @@ def graph(request: GraphRequest, out: Path, *, progress: Progress) -> GraphResul
     call was recorded, TargetError, UsageError.
     """
     run = request.run
-    acquire.check(run)
+    check(run)
     target = open_target(run.target, progress=progress)
     target.check()
     progress("starting the target", None)
@@ -97,7 +98,7 @@ def orders(request: GraphRequest) -> list[dict[str, Any]]:
 
 def _record(session: Session, request: GraphRequest, out: Path, progress: Progress) -> list[str]:
     """What went wrong with the succeeding calls, which one can do without. Raises what went wrong with the failing."""
-    job = {**acquire.load_fields(request.run, session), "seconds": 0, "kernel_text": False, "orders": orders(request)}
+    job = {**load_fields(request.run, session), "seconds": 0, "kernel_text": False, "orders": orders(request)}
     local = out / "job.json"
     local.write_text(json.dumps(job), encoding="utf-8")
     session.put(local, "job.json")
@@ -110,7 +111,7 @@ def _record(session: Session, request: GraphRequest, out: Path, progress: Progre
         elif "answered" in message:
             answers[int(message["answered"])] = message
 
-    acquire.run_recorder(session, "job.json", "out", _SECONDS, note)
+    run_recorder(session, "job.json", "out", _SECONDS, note)
     first = answers.get(0, {"problem": "the load ended before its calls could be traced"})
     if first["problem"]:
         kind = MissingError if first.get("kind") == "missing" else RecordError
@@ -198,7 +199,7 @@ def conclude(
 
 def _tell(run: RunRequest, failing: Trace, succeeding: Trace | None, load: LoadResult) -> telling_apart.Told[CallTree]:
     """Which calls are of which side. The scenario's successes come from a trace of their own."""
-    errno = acquire.errno_number(run.errno)
+    errno = errno_number(run.errno)
     counted = sum(load.results.values())
     share = load.results.get(run.errno, 0) / counted if counted else None
     told = telling_apart.tell_apart(failing.trees, errno, share)

@@ -11,8 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from profiler import acquire, recording
-from profiler.acquire import ENOUGH, Answer, Look, RunRequest, Step
+from profiler import recording
 from profiler.case import Case, case_of, no_samples, read_samples
 from profiler.conclude import annotate, exactly, operands
 from profiler.conclude.analysis import Concluded, Subject, question
@@ -21,9 +20,11 @@ from profiler.debuginfo.vmlinux import Vmlinux
 from profiler.errors import ProfilerError
 from profiler.evidence import GRAPH, PROBES
 from profiler.explain import source_half
+from profiler.following import ENOUGH, Answer, Look, Step
 from profiler.infer.probing import Planner, Round
 from profiler.model import Conclusion, ErrorSite, Kernel, KernelId, LoadResult, ProbeHits
 from profiler.parse import probe_hits
+from profiler.request import RunRequest, errno_number, modules_for
 
 _GRAPH_CALLS, _GRAPH_SECONDS = 16, 1.0
 _MOST_ROUNDS = 10
@@ -72,7 +73,7 @@ class Ladder:
         functions of a kernel takes seconds of patching in an emulated guest."""
         try:
             request = self._request
-            modules = acquire.modules_for(request)
+            modules = modules_for(request)
             listed = source_half(self._kernel, request.syscall, request.errno, modules=modules)
             assert self._kernel.vmlinux is not None
             with Vmlinux(self._kernel.vmlinux) as vmlinux:
@@ -197,7 +198,7 @@ class Ladder:
         return Subject(
             syscall=request.syscall,
             errno=request.errno,
-            errno_number=acquire.errno_number(request.errno),
+            errno_number=errno_number(request.errno),
             kernel=KernelId(kernel.release, kernel.package_version, kernel.build_id, kernel.arch),
             kaslr_offset=0,
             emulated=self._emulated,

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from profiler import acquire, recording, tables
-from profiler.acquire import Progress, RunRequest
 from profiler.case import Case, find_kernel, no_samples, open_case, read_samples
 from profiler.conclude.analysis import Subject
 from profiler.debuginfo.vmlinux import Vmlinux
@@ -18,6 +17,7 @@ from profiler.evidence import AUTO, EXACT, GRAPH, PROBES, RECORDED, RUNGS, SAMPL
 from profiler.ladder import Ladder
 from profiler.model import LOGGED_REGISTERS, Analysis, Effort, ExecutionLog, Kernel, PerfRecording, ProbeHits
 from profiler.parse import probe_hits
+from profiler.request import Progress, RunRequest, check
 from profiler.rungs import Recorded, complete
 from profiler.syscalls import NUMBERS
 from profiler.target import open_target
@@ -29,7 +29,7 @@ def diagnose(request: RunRequest, out: Path, *, force: bool = False, progress: P
     """Record until the verdict is decided, and analyze. Raises MissingError before it records where the kernel has no
     debug info here."""
     recording.check_free(out, force=force)
-    acquire.check(request)
+    check(request)
     target = open_target(request.target, progress=progress)
     target.check()
     taken = acquire.evidence_for(request, target)
@@ -46,7 +46,7 @@ def diagnose(request: RunRequest, out: Path, *, force: bool = False, progress: P
 def record(request: RunRequest, out: Path, *, force: bool = False, progress: Progress) -> Path:
     """Makes the Recording `out`, of all the time asked for, and returns it. Raises as `acquire.record_on`."""
     recording.check_free(out, force=force)
-    acquire.check(request)
+    check(request)
     return acquire.record_on(
         open_target(request.target, progress=progress), request, out, force=force, progress=progress
     )

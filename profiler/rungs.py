@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from profiler import explain, manual, recording
-from profiler.acquire import Progress
 from profiler.case import Case
 from profiler.conclude import graph_candidates, kernel_log, meaning, operands
 from profiler.conclude.analysis import Concluded, entry_symbol
@@ -34,6 +33,7 @@ from profiler.model import (
     SourceCandidate,
 )
 from profiler.parse import kernel_log as log_text
+from profiler.request import Progress
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ def command(
         program, scenario = (scenario, *program), None  # `-- PROGRAM ARGS`: the first word came here
     _, syscall, errno = check_load(scenario, syscall, errno, program)
     from profiler import graph_rung
-    from profiler.acquire import RunRequest
+    from profiler.request import RunRequest
 
     run = RunRequest(
         target=target,

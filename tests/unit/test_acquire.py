@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from profiler import acquire, evidence, recording
-from profiler.acquire import ENOUGH, Answer, Look, RunRequest, Step
 from profiler.errors import MismatchError, MissingError, ProfilerError, RecordError, TargetError, UsageError
 from profiler.evidence import EXACT, PROBES, SAMPLES
+from profiler.following import ENOUGH, Answer, Following, Look, Step, looks
 from profiler.model import Kernel
+from profiler.request import RunRequest, check
 from profiler.target.session import Completed
 from tests.unit.elf_image import FUNC, NOTYPE, TEXT, Image
 from tests.unit.test_parse_exec_log import BIND, ENTRY, call
@@ -131,7 +132,7 @@ def recorded(session: FakeSession, directory: Path, **changes: Any) -> list[tupl
     """The progress that was told."""
     told: list[tuple[str, float | None]] = []
     asked = request(**changes)
-    following = acquire._Following(
+    following = Following(
         asked, asked.evidence or frozenset({SAMPLES}), directory, None, lambda *step: told.append(step)
     )
     acquire._record(FakeTarget(session), following, directory)
@@ -230,9 +231,9 @@ def test_exact_evidence_is_refused_where_there_is_no_emulator(text: str) -> None
         acquire.evidence_for(asked, FakeTarget(FakeSession(), emulated=False))
     assert "WHYERRNO_ACCEL=tcg" in caught.value.hint
     with pytest.raises(MissingError, match="the target is this machine itself") as caught:
-        acquire.check(request(target="local", evidence=evidence.parse(text)))
+        check(request(target="local", evidence=evidence.parse(text)))
     assert "--target vm:" in caught.value.hint
-    acquire.check(request(target="local"))
+    check(request(target="local"))
 
 
 @pytest.mark.parametrize("text", ["", "sample", "samples,", "auto,samples"])
@@ -242,9 +243,9 @@ def test_evidence_that_does_not_exist_is_refused(text: str) -> None:
 
 
 def test_looks_come_at_growing_distances_and_never_at_the_end() -> None:
-    assert acquire._looks(request(least_seconds=2.0, seconds=10.0)) == [2.0, 3.0, 4.5, 6.75]
-    assert acquire._looks(request(least_seconds=2.0, seconds=2.0)) == []
-    assert acquire._looks(request(least_seconds=5.0, seconds=1.0)) == []
+    assert looks(request(least_seconds=2.0, seconds=10.0)) == [2.0, 3.0, 4.5, 6.75]
+    assert looks(request(least_seconds=2.0, seconds=2.0)) == []
+    assert looks(request(least_seconds=5.0, seconds=1.0)) == []
 
 
 # ---- looks and replays, as the recorder announces them ----
@@ -273,10 +274,8 @@ class Judge:
         return step if isinstance(step, dict) else ENOUGH if step else None
 
 
-def followed(
-    session: FakeSession, directory: Path, judge: Judge | None, taken: set[str], **changes: Any
-) -> acquire._Following:
-    following = acquire._Following(request(**changes), frozenset(taken), directory, judge, lambda *_: None)
+def followed(session: FakeSession, directory: Path, judge: Judge | None, taken: set[str], **changes: Any) -> Following:
+    following = Following(request(**changes), frozenset(taken), directory, judge, lambda *_: None)
     acquire._record(FakeTarget(session), following, directory)
     return following
 

@@ -48,19 +48,24 @@ ALLOWED: dict[str, set[str]] = {
     "profiler.kaslr": NOUNS | {"profiler.debuginfo"},
     "profiler.manual": {"profiler.errors", "profiler.parse", "profiler.lab"},
     # The road: its recording half, and all of it.
+    "profiler.request": {"profiler.errors", "profiler.evidence", "profiler", "profiler.lab", "loadgen"},
     "profiler.acquire": NOUNS
+    | {"profiler.following", "profiler.request"}
     | {"profiler", "profiler.parse", "profiler.debuginfo", "profiler.target", "profiler.lab", "loadgen"},
     "profiler.case": NOUNS
     | {"profiler", "profiler.kaslr", "profiler.conclude", "profiler.parse", "profiler.debuginfo"}
     | {"profiler.target", "profiler.lab"},
 }
+ALLOWED["profiler.following"] = ALLOWED["profiler.acquire"] - {"profiler.following"}
 ALLOWED["profiler.explain"] = NOUNS | {"profiler.lab", "profiler.debuginfo", "profiler.conclude"}
 ALLOWED["profiler.ladder"] = ALLOWED["profiler.case"] | {
-    *("profiler.case", "profiler.acquire", "profiler.explain", "profiler.infer")
+    *("profiler.case", "profiler.following", "profiler.request", "profiler.explain", "profiler.infer")
 }
-ALLOWED["profiler.graph_rung"] = ALLOWED["profiler.ladder"] | {"loadgen"}
+ALLOWED["profiler.graph_rung"] = ALLOWED["profiler.ladder"] | {"profiler.acquire", "loadgen"}
 ALLOWED["profiler.rungs"] = ALLOWED["profiler.ladder"] | {*("profiler.manual", "profiler.graph_rung")}
-ALLOWED["profiler.pipeline"] = ALLOWED["profiler.rungs"] | {"profiler.rungs", "profiler.ladder", "profiler.tables"}
+ALLOWED["profiler.pipeline"] = ALLOWED["profiler.rungs"] | {
+    *("profiler.rungs", "profiler.ladder", "profiler.acquire", "profiler.tables")
+}
 ALLOWED["profiler.importing"] = ALLOWED["profiler.pipeline"] | {"profiler.pipeline"}
 ALLOWED["profiler.cli"] = set(ALLOWED)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from profiler.acquire import RunRequest
 from profiler.cli import main
 from profiler.errors import RecordError
 from profiler.graph_rung import GraphRequest, Trace, conclude, orders, read_trace
+from profiler.request import RunRequest
 
 DATA = Path(__file__).parents[1] / "data" / "function_graph" / "bind-7.3.txt"  # 20 calls that fail with EADDRINUSE
 ENTRY = "__x64_sys_bind"

@@ -39,7 +39,7 @@ SCENARIO = ("run", "--scenario", "openat-enoent", "--target", "vm:6.1", "--no-re
 OWN = ("run", "--syscall", "bind", "--errno", "EADDRINUSE", "--target", "vm:6.1", "--no-report", "--seconds", "2")
 RECORDING = "whyerrno: recording"  # the phase in which the load runs
 # The command, but that a guest which says nothing is given up after 15 seconds, not after two minutes.
-IMPATIENT = "import sys; from profiler import acquire, cli; acquire._GRACE_SECONDS = 15.0; sys.exit(cli.main())"
+IMPATIENT = "import sys; from profiler import cli, following; following.GRACE_SECONDS = 15.0; sys.exit(cli.main())"
 
 
 @pytest.fixture(scope="module", autouse=True)

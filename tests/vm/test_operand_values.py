@@ -11,7 +11,6 @@ import pytest
 from loadgen.build import loop_library
 from loadgen.scenarios import SCENARIOS
 from profiler import lab
-from profiler.acquire import errno_number
 from profiler.conclude import operands
 from profiler.conclude.sources import Sources, condition_text
 from profiler.debuginfo.code import KernelCode
@@ -19,6 +18,7 @@ from profiler.debuginfo.lines import LineTable
 from profiler.debuginfo.source import SourceTree
 from profiler.debuginfo.vmlinux import Vmlinux
 from profiler.model import Branch, Kernel
+from profiler.request import errno_number
 from profiler.syscalls import NUMBERS
 from profiler.target import Session, open_target
 from tests import truth
