@@ -142,7 +142,8 @@ class _Builder:
         if self._returns(last):
             value = int(self.registers[hit, RAX])
             return value - (1 << 64) if value >> 63 else value
-        if last.control == Control.JUMP:
+        at = self.rows.address[row]
+        if last.control == Control.JUMP or (last.control == Control.CONDITIONAL and self._leaves(last, hit, at)):
             target = self.unseen[row] = self._target(last, hit)
             self.rows.address.append(target or 0)  # where the value is found again, for it to be followed from
             self.rows.hit.append(hit)
@@ -213,25 +214,24 @@ class _Builder:
         goal = int(self.address[hit])
         name, entry = self._function(goal)
         passed = target if target != entry else None
+        gap = self._straight(entry, goal)
         if passed is not None:
             self.passed.add(passed)
-            self.unseen[len(self.rows.address) - 1] = passed
+        if passed is not None or gap is None:  # a function that was seen from its middle on may have done anything
+            self.unseen[len(self.rows.address) - 1] = passed or entry
         frame = Frame(entry, name, self.top, len(self.rows.address) - 1, tail=False, return_slot=self._rsp(hit))
         self.top.children.append(frame)
         self.stack.append(_Open(following, self.top, passed))
         self.top = frame
-        return self._emit(goal, hit)
+        return self._emit_all(gap or [], goal, hit)
 
     def _leave(self, step: Executed, before: int, hit: int) -> None:
         """Out of a function by its return, or by a jump to another's beginning."""
         goal, returns = int(self.address[hit]), self._returns(step)
         row = len(self.rows.address) - 1
-        name, entry = self._function(goal)
+        entry = self._function(goal)[1]
         if not returns and goal == entry and self._rsp(hit) == self.top.return_slot:
-            frame = Frame(entry, name, self.top, row, tail=True, return_slot=self.top.return_slot)
-            self.top.children.append(frame)
-            self.top = frame
-            return self._emit(goal, hit)
+            return self._replace_top(hit)
         for index in range(len(self.stack) - 1, -1, -1):
             gap = self._straight(self.stack[index].following, goal)
             if gap is not None:
@@ -249,6 +249,15 @@ class _Builder:
             return self._enter(opened.following, opened.passed, hit)
         return self._elsewhere(before, hit)
 
+    def _replace_top(self, hit: int) -> None:
+        """By a function that goes on in place of the one that led to it, and returns for it."""
+        name, entry = self._function(int(self.address[hit]))
+        row = len(self.rows.address) - 1
+        frame = Frame(entry, name, self.top, row, tail=True, return_slot=self.top.return_slot)
+        self.top.children.append(frame)
+        self.top = frame
+        self._emit(entry, hit)
+
     def _is_handed_on(self, passed: int, before: int, hit: int) -> bool:
         """Whether a function without hits returned what the one returned that it called, as far as can be known: it may
         have made the same again, which the next round sees, unless it refuses probes."""
@@ -263,6 +272,9 @@ class _Builder:
             return self._emit(goal, hit)
         if goal == entry and self._rsp(hit) < self._rsp(before):
             return self._enter(_NOT_SEEN, None, hit)
+        if goal == entry and self._rsp(hit) == self._rsp(before) == self.top.return_slot:  # perhaps a fault's fixup
+            self.unseen.setdefault(len(self.rows.address) - 1, None)
+            return self._replace_top(hit)
         for index in range(len(self.stack) - 1, -1, -1):
             if self.stack[index].frame.entry == entry:
                 self.unseen.setdefault(len(self.rows.address) - 1, None)
