@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,10 +11,11 @@ from profiler.conclude import exactly, words
 from profiler.conclude.analysis import conclude
 from profiler.infer.calltree import CallNode
 from profiler.infer.slice import Origin, OriginKind
-from profiler.model import Analysis, Conclusion, ExecutionLog
+from profiler.model import Analysis, Conclusion, ExecutionLog, ProbeHits
 from profiler.syscalls import NUMBERS
 from tests.unit.toy_execution import HEAP, ToyMachine, toy
 from tests.unit.toy_kernel import FILE
+from tests.unit.toy_probes import hits_of, instructions
 from tests.unit.toy_recording import ToySource, recorded, subject
 
 EINVAL = 22
@@ -42,9 +44,11 @@ KERNEL = toy(
         je .none        ; 12
     .call:
         call find_slot  ; 14
+        cdqe            ; 8
         ret             ; 8
     .none:
         mov eax, -22    ; 13
+        cdqe            ; 8
         ret             ; 8
     find_slot:
         cmp esi, [rdi]  ; 3
@@ -201,3 +205,78 @@ def test_an_architecture_whose_entry_is_not_known_has_no_answer() -> None:
     question = exactly.Question("aarch64", BIND, EINVAL, "__arm64_sys_bind", 0)
     sampled = CallNode(0, "", None, None)
     assert exactly.locate(logged(REFUSED), question, KERNEL, sampled) is None
+
+
+# ---- of probes ----
+
+BOTH = ("__x64_sys_bind", "find_slot", "insert")
+OFFSET = 0x1A00_0000
+
+
+def probed(*functions: str, offset: int = 0, calls: tuple[dict[str, int], ...] = (REFUSED,)) -> ProbeHits:
+    machine = ToyMachine(KERNEL)
+    machine.write(HEAP, 2)
+    for registers in calls:
+        machine.call(BIND, **registers)
+    return hits_of(machine, instructions(KERNEL, functions), offset=offset)
+
+
+def asked(offset: int = 0) -> exactly.Question:
+    return exactly.Question("x86_64", BIND, EINVAL, "__x64_sys_bind", offset)
+
+
+def by_probes(*rounds: ProbeHits, offset: int = 0) -> exactly.Answer | None:
+    sampled = CallNode(KERNEL.at["__x64_sys_bind"], "__x64_sys_bind", None, None)
+    return exactly.locate_probed(rounds, asked(offset), KERNEL, sampled)
+
+
+def test_probes_give_the_answer_that_a_log_gives() -> None:
+    found = by_probes(probed(*BOTH))
+    assert found is not None
+    assert found.paths[0].origin == located(REFUSED).paths[0].origin
+    assert [candidate.origin for candidate in found.candidates] == [
+        candidate.origin for candidate in located(REFUSED).candidates
+    ]
+
+
+def test_the_last_round_that_shows_an_origin_is_the_one_that_counts() -> None:
+    first, whole = probed("__x64_sys_bind"), probed(*BOTH)
+    nothing = probed(*BOTH, calls=(ACCEPTED,))
+    for rounds in ((first, whole), (whole, nothing)):
+        found = by_probes(*rounds)
+        assert found is not None
+        assert found.paths[0].origin == Origin(OriginKind.CONSTANT, KERNEL.at["find_slot.bad"])
+    found = by_probes(whole, first)
+    assert found is not None
+    assert found.paths[0].origin.kind == OriginKind.CALL
+
+
+def test_rounds_that_show_no_failing_call_have_no_answer() -> None:
+    assert by_probes() is None
+    assert by_probes(probed(*BOTH, calls=(ACCEPTED,))) is None
+
+
+def test_what_was_seen_has_the_addresses_of_the_code() -> None:
+    """Those that refused probes as well: where the kernel was loaded does not matter to the next round."""
+    hits = replace(probed(*BOTH, offset=OFFSET), refused={KERNEL.at["insert"] + OFFSET: "EINVAL"})
+    seen = exactly.see(hits, asked(OFFSET), KERNEL)
+    assert seen.hits.attached == instructions(KERNEL, BOTH)
+    assert seen.hits.refused == {KERNEL.at["insert"]: "EINVAL"}
+    assert seen.paths[0].origin == Origin(OriginKind.CONSTANT, KERNEL.at["find_slot.bad"])
+
+
+def test_a_kernel_without_the_system_call_has_nothing_to_see() -> None:
+    question = exactly.Question("x86_64", BIND, EINVAL, "__x64_sys_nothing", 0)
+    with pytest.raises(LookupError):
+        exactly.see(probed(*BOTH), question, KERNEL)
+
+
+def test_the_evidence_says_how_many_probes_there_were_and_what_they_saw() -> None:
+    hits = replace(probed(*BOTH), lost=3)
+    found = by_probes(hits)
+    assert found is not None
+    note = exactly.probes_say(found, [hits], EINVAL, KERNEL.name)
+    assert note.source == "probes"
+    assert note.says.startswith(f"{len(hits.attached)} instructions were probed in 1 round, 1 whole calls seen")
+    assert "3 hits were lost" in note.says
+    assert note.excluded == len(found.candidates) - 1

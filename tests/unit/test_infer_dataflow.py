@@ -484,3 +484,113 @@ def test_the_origin_is_the_constant_that_was_moved_there_by_construction(program
         if isinstance(stop.location, str):
             value = int(log.registers[stop.row, LOGGED_REGISTERS.index(stop.location)])
             assert signed32(apply(stop.pending, value)) == result
+
+
+# ---- calls whose callee is not in the log ----
+
+HIDDEN = """
+    __x64_sys_frob:
+        push rbx
+        sub rsp, 32
+    .first:
+        mov ebx, -22
+    .kept:
+        mov [rsp+8], {kept}
+    .given:
+        lea rdi, [rsp+{given}]
+    .calls:
+        call hidden
+    .back:
+        mov eax, {result}
+        add rsp, 32
+        pop rbx
+        cdqe
+        ret
+    hidden:
+        mov {writes}
+        mov eax, -22
+        ret
+"""
+
+
+def without_hidden(kept: int, given: str, result: str, writes: str = "ecx, 1") -> tuple[str, Followed]:
+    """As `followed`, of a log that lacks the rows of `hidden`."""
+    kernel = toy(HIDDEN.format(kept=kept, given=given, result=result, writes=writes))
+    machine = ToyMachine(kernel)
+    assert machine.call() == -EINVAL
+    start, end = next((start, end) for name, start, end in kernel.functions if name == "hidden")
+    machine.rows = [row for row in machine.rows if not start <= row[0] < end]
+    log = machine.log()
+    call = next(row for row in range(len(log.address)) if log.address[row] == kernel.at["__x64_sys_frob.calls"])
+    rows = list(range(len(log.address)))
+    found = follow(log, rows, kernel.executed, "rax", {call: kernel.at["hidden"]})
+    assert found is not None
+    address = int(log.address[found.row])
+    return next(label for label, at in kernel.at.items() if at == address).partition(".")[2], found
+
+
+def test_what_a_callee_that_was_not_seen_returned_has_its_origin_in_the_call() -> None:
+    origin, found = without_hidden(0, "8", "eax")
+    assert (origin, found.move.kind, found.unseen) == ("calls", StepKind.UNKNOWN, (found.row,))
+
+
+def test_what_a_callee_must_leave_alone_is_followed_past_one_that_was_not_seen() -> None:
+    origin, found = without_hidden(0, "8", "ebx")
+    assert (origin, found.move.kind, found.unseen) == ("first", StepKind.CONST, ())
+
+
+def test_a_callee_saved_register_that_is_another_behind_a_call_was_set_there() -> None:
+    """By a callee that was not seen, whatever the convention says."""
+    kernel = toy(HIDDEN.format(kept=0, given="8", result="ebx", writes="ebx, -5"))
+    machine = ToyMachine(kernel)
+    assert machine.call() == -5
+    start = kernel.at["hidden"]
+    machine.rows = [row for row in machine.rows if row[0] < start]
+    log = machine.log()
+    call = log.address.tolist().index(kernel.at["__x64_sys_frob.calls"])
+    found = follow(log, list(range(len(log.address))), kernel.executed, "rax", {call: start})
+    assert found is not None
+    assert (found.row, found.unseen) == (call, (call,))
+
+
+def test_a_stack_slot_that_holds_another_value_than_was_written_was_changed_meanwhile() -> None:
+    origin, found = without_hidden(7, "8", "[rsp+8]", "[rdi], -22")
+    assert origin == "back"
+    assert [*found.unseen] == [found.row - 1]
+
+
+def test_a_stack_slot_that_still_holds_what_was_written_is_followed_but_its_pointer_was_given_away() -> None:
+    origin, found = without_hidden(-EINVAL, "8", "[rsp+8]")
+    assert (origin, found.move.kind) == ("kept", StepKind.CONST)
+    assert len(found.unseen) == 1
+
+
+def test_a_stack_slot_whose_pointer_was_not_given_away_is_followed_without_doubt() -> None:
+    origin, found = without_hidden(-EINVAL, "16", "[rsp+8]")
+    assert (origin, found.move.kind, found.unseen) == ("kept", StepKind.CONST, ())
+
+
+def test_a_register_is_not_followed_past_a_hole_in_its_own_function() -> None:
+    kernel = toy("""
+        __x64_sys_frob:
+            push rbx
+        .set:
+            mov ebx, -22
+        .jumps:
+            jmp .hidden
+        .hidden:
+            mov ebx, -22
+        .back:
+            mov eax, ebx
+            pop rbx
+            cdqe
+            ret
+    """)
+    machine = ToyMachine(kernel)
+    assert machine.call() == -EINVAL
+    machine.rows = [row for row in machine.rows if row[0] != kernel.at["__x64_sys_frob.hidden"]]
+    log = machine.log()
+    jump = log.address.tolist().index(kernel.at["__x64_sys_frob.jumps"])
+    found = follow(log, list(range(len(log.address))), kernel.executed, "rax", {jump: None})
+    assert found is not None
+    assert (found.row, found.unseen) == (jump, (jump,))
