@@ -223,6 +223,9 @@ class ToyKernel:
     def symbol(self, name: str) -> int | None:
         return self.at.get(name)
 
+    def module_at(self, _address: int) -> None:
+        """All of it is the kernel proper."""
+
     def unknown_module_at(self, address: int) -> str | None:
         return self.unread.get(address)
 
