@@ -198,7 +198,9 @@ class Move:
 @dataclass(frozen=True, slots=True)
 class Executed:
     """What one instruction does when it is executed. `target`: of a direct call or jump; `through`: what an indirect
-    one takes its target from. `condition`: of a conditional jump, by which flags it is taken ("ne"); "" of others."""
+    one takes its target from. `condition`: of a conditional jump, by which flags it is taken ("ne"); "" of others.
+    `stack`: bytes by which it moves the stack pointer, a call with its return; None where that is not fixed. `width`:
+    bits of the register that its moves set, all from operands of that width; 0 where it is not so."""
 
     address: int
     following: int
@@ -207,3 +209,5 @@ class Executed:
     moves: tuple[Move, ...]
     through: Operand | None = None
     condition: str = ""
+    stack: int | None = 0
+    width: int = 0

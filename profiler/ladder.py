@@ -21,6 +21,7 @@ from profiler.errors import ProfilerError
 from profiler.evidence import GRAPH, PROBES
 from profiler.explain import source_half
 from profiler.following import ENOUGH, Answer, Look, Step
+from profiler.infer import between
 from profiler.infer.probing import Planner, Round
 from profiler.model import Conclusion, ErrorSite, Kernel, KernelId, LoadResult, ProbeHits
 from profiler.parse import probe_hits
@@ -157,7 +158,7 @@ class Ladder:
             found = code.owner_of(address)
             return found[1] if found is not None else None
 
-        return Planner(code.graph, function_of, code.instructions_of)
+        return Planner(code.graph, function_of, lambda block: between.points(block, code.executed))
 
     def _order(self, case: Case, wanted: Round) -> Step:
         self._probing.asked.append(wanted)

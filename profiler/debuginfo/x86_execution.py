@@ -6,7 +6,7 @@ has the registers, so that every address is known.
 
 from __future__ import annotations
 
-from iced_x86 import ConditionCode, FlowControl, Instruction, Mnemonic, OpKind, Register
+from iced_x86 import ConditionCode, FlowControl, Instruction, Mnemonic, OpKind, Register, RegisterExt
 
 from profiler.debuginfo import x86
 from profiler.graph import Control, Executed, Memory, Move, Operand, StepKind
@@ -45,7 +45,34 @@ def decode(code: bytes, address: int) -> Executed | None:
         tuple(_moves(instruction)),
         _operand(instruction, 0) if instruction.flow_control in _INDIRECT else None,
         _CONDITIONS[instruction.condition_code] if instruction.is_jcc_short_or_near else "",
+        _stack(instruction),
+        _width(instruction),
     )
+
+
+def _stack(instruction: Instruction) -> int | None:
+    if instruction.flow_control in (FlowControl.CALL, FlowControl.INDIRECT_CALL):
+        return 0
+    if instruction.is_stack_instruction:
+        return None if instruction.mnemonic == Mnemonic.LEAVE else instruction.stack_pointer_increment
+    if instruction.op_count == 0 or instruction.op0_kind != OpKind.REGISTER or instruction.op0_register != Register.RSP:
+        return 0
+    if instruction.mnemonic in _COMPARES:
+        return 0
+    value = x86.immediate(instruction, 1) if instruction.op_count == 2 else None
+    sign = {Mnemonic.ADD: 1, Mnemonic.SUB: -1}.get(instruction.mnemonic)
+    return sign * value if sign is not None and value is not None else None
+
+
+def _width(instruction: Instruction) -> int:
+    if instruction.op_count == 0 or instruction.op0_kind != OpKind.REGISTER:
+        return 0
+    bits = 8 * RegisterExt.size(instruction.op0_register)
+    for index in range(1, instruction.op_count):
+        if instruction.op_kind(index) == OpKind.REGISTER:
+            same = 8 * RegisterExt.size(instruction.op_register(index)) == bits
+            return bits if same else 0
+    return bits
 
 
 def _control(instruction: Instruction) -> Control:

@@ -11,14 +11,17 @@ import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from profiler.graph import Control, Executed, Memory
+from profiler.infer import between
 from profiler.infer.calltree import THUNKS, Symbols
 from profiler.infer.dataflow import holds
 from profiler.infer.execution import RAX, RSP, Decode, Frame, LoggedCall
 from profiler.model import LOGGED_REGISTERS, ExecutionLog, ProbeHits
 
-_MOST_REFUSED = 16  # instructions in a row that no probe could be set on, or none was
+_MOST_REFUSED = 16  # instructions in a row that no probe could be set on
+_MOST_UNPROBED = 40  # that none was set on: blocks are longer
 _MOST_CALLS = 48
 # The thunks of __x86_indirect_thunk_array, RETPOLINE_THUNK_SIZE apart (arch/x86/include/asm/nospec-branch.h).
 _BY_ENCODING = (
@@ -26,6 +29,7 @@ _BY_ENCODING = (
     *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
 )
 _THUNK_BYTES = 32
+_WORD = (1 << 64) - 1
 _NOT_SEEN = 0  # where a call goes on that was not seen itself
 
 
@@ -48,7 +52,8 @@ class Probed:
 @dataclass(slots=True)
 class _Rows:
     address: list[int] = field(default_factory=list)
-    hit: list[int] = field(default_factory=list)  # whose registers they have
+    hit: list[int] = field(default_factory=list)  # whose registers they have, but for those that are told
+    told: dict[int, NDArray[np.uint64]] = field(default_factory=dict)  # row → registers
 
 
 def put_together(hits: ProbeHits, root: int, errno: int, decode: Decode, symbols: Symbols, offset: int = 0) -> Probed:
@@ -68,7 +73,10 @@ def put_together(hits: ProbeHits, root: int, errno: int, decode: Decode, symbols
             calls.append(LoggedCall(np.arange(first, len(rows.address)), result))
             frames[first] = top
     chosen = np.array(rows.hit, dtype=np.intp)
-    log = ExecutionLog(np.array(rows.address, dtype=np.uint64), hits.registers[chosen], hits.flags[chosen])
+    registers = hits.registers[chosen]
+    for row, told in rows.told.items():
+        registers[row] = told
+    log = ExecutionLog(np.array(rows.address, dtype=np.uint64), registers, hits.flags[chosen])
     return Probed(log, calls, frames, unseen, frozenset(passed))
 
 
@@ -164,7 +172,8 @@ class _Builder:
             return self._through_call(calling, hit)
         if gap is None and self._function(goal)[1] != self.top.entry:
             return self._elsewhere(before, hit)
-        if gap is None:  # through code without probes
+        repeats = step is not None and goal == step.address and any(move.counter for move in step.moves)
+        if gap is None and not repeats:  # through code without probes
             self.unseen.setdefault(len(self.rows.address) - 1, None)
         return self._emit_all(gap or [], goal, hit)
 
@@ -292,14 +301,18 @@ class _Builder:
             frame = frame.parent
         self.top = outer
 
-    def _straight(self, way: int, goal: int) -> list[int] | None:
-        """The instructions from `way` to just before `goal`, none with a probe; None where no way leads there so."""
+    def _straight(self, way: int, goal: int, most: int = _MOST_UNPROBED) -> list[int] | None:
+        """The instructions from `way` to just before `goal`, none with a probe; None where no way leads there so, or
+        another may."""
         found: list[int] = []
         while way != goal:
             step = self.decode(way)
-            if step is None or way in self.attached or len(found) >= _MOST_REFUSED:
+            if step is None or way in self.attached or len(found) >= most:
                 return None
             found.append(way)
+            if step.control == Control.CONDITIONAL and step.target is not None:
+                rest = self._one_side(step.following, step.target, goal, most - len(found))
+                return [*found, *rest] if rest is not None else None
             if step.control == Control.NEXT:
                 way = step.following
             elif step.control == Control.JUMP and step.target is not None:
@@ -307,6 +320,30 @@ class _Builder:
             else:
                 return None
         return found
+
+    def _one_side(self, one: int, other: int, goal: int, most: int) -> list[int] | None:
+        """The way to `goal` behind a branch without a probe, where the other side would have led to a hit."""
+        for side, left in ((one, other), (other, one)):
+            found = self._straight(side, goal, most)
+            if found is not None:
+                return found if self._would_be_seen(left, goal, most) else None
+        return None
+
+    def _would_be_seen(self, way: int, goal: int, most: int) -> bool:
+        """Whether whatever goes on at `way` comes to a probe other than that at `goal` before anything else."""
+        for _ in range(most):
+            if way == goal:
+                return False
+            if way in self.attached:
+                return True
+            step = self.decode(way)
+            if step is None or step.control not in (Control.NEXT, Control.JUMP):
+                return False
+            following = step.following if step.control == Control.NEXT else step.target
+            if following is None:
+                return False
+            way = following
+        return False
 
     def _to_call(self, way: int) -> list[int] | None:
         """The instructions from `way` to the next call, none with a probe, the call included; None where there is no
@@ -349,9 +386,36 @@ class _Builder:
         return target is not None and self._function(target)[0].startswith("__x86_return_thunk")
 
     def _emit_all(self, gap: list[int], goal: int, hit: int) -> None:
+        """What had no probe between the last row and a hit, with registers as they can be told, and the hit."""
+        if gap:
+            self._tell(gap, hit)
         for address in gap:
             self._emit(address, hit)
         self._emit(goal, hit)
+
+    def _tell(self, gap: list[int], hit: int) -> None:
+        row = len(self.rows.address)
+        before = self.rows.hit[-1]
+        steps = [self.decode(address) for address in (int(self.address[before]), *gap)]
+        known = [step for step in steps if step is not None]
+        if len(known) < len(steps) or self.rows.address[-1] != int(self.address[before]):
+            return
+        first = known[0]
+        # behind a call or a return more happened than the steps say: the registers that a callee keeps are known
+        called = first.control in (Control.CALL, Control.RETURN) or self._returns(first)
+        told = between.registers(known, self.registers[before], self.registers[hit], called=called)
+        if called:
+            told[:, RSP] = self._told_stack(known[1:], hit)
+        self.rows.told.update(zip(range(row, row + len(gap)), told, strict=True))
+
+    def _told_stack(self, steps: list[Executed], hit: int) -> list[int]:
+        """The stack pointer before each of some steps, from where it is behind them."""
+        found: list[int] = []
+        pointer = self._rsp(hit)
+        for step in reversed(steps):
+            pointer -= step.stack or 0
+            found.append(pointer & _WORD)
+        return found[::-1]
 
     def _emit(self, address: int, hit: int) -> None:
         self.top.rows.append(len(self.rows.address))

@@ -34,12 +34,12 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Planner:
-    """`function_of`: the entry of the function that holds an address; `instructions_of`: addresses of the instructions
-    of a block."""
+    """`function_of`: the entry of the function that holds an address; `points_of`: the addresses of a block that are
+    probed, its first among them."""
 
     graph_of: Callable[[int], FunctionGraph]
     function_of: Callable[[int], int | None]
-    instructions_of: Callable[[Block], list[int]]
+    points_of: Callable[[Block], list[int]]
 
     def first(self, likely: Mapping[int, Iterable[int]], returns: Iterable[int] = ()) -> Round:
         """`likely`: blocks by function, the outermost function first; of a function without any, its beginning."""
@@ -83,7 +83,7 @@ class Planner:
             if entry is None or not self._has_graph(entry):
                 continue
             for block in self.graph_of(entry).blocks.values():
-                if not hit.isdisjoint(self.instructions_of(block)):
+                if not hit.isdisjoint(self.points_of(block)):
                     ran.setdefault(entry, set()).add(block.start)
         return ran
 
@@ -95,7 +95,7 @@ class Planner:
         return {start for start in near if not self._is_probed(graph.blocks[start], probed, whole=start in ran)}
 
     def _is_probed(self, block: Block, probed: frozenset[int], *, whole: bool) -> bool:
-        instructions = self.instructions_of(block)
+        instructions = self.points_of(block)
         return probed.issuperset(instructions) if whole else not probed.isdisjoint(instructions)
 
     def _fixups(self, entry: int, ran: set[int]) -> list[int]:
@@ -112,7 +112,7 @@ class Planner:
             blocks = self.graph_of(entry).blocks
             for start in sorted(starts & blocks.keys()):
                 if len(found) < 2 * MOST_INSTRUCTIONS:
-                    found.update(self.instructions_of(blocks[start]))
+                    found.update(self.points_of(blocks[start]))
         for entry, starts in fresh.items():
             room = max(_FURTHER if entry in known else _SPARE, MOST_INSTRUCTIONS // (3 * len(fresh)))
             found |= self._on_from(entry, starts, room)
@@ -131,7 +131,7 @@ class Planner:
             block = blocks.get(pending.pop(0))
             if block is None:
                 continue
-            found.update(self.instructions_of(block))
+            found.update(self.points_of(block))
             following = [edge.target for edge in block.edges if edge.target not in seen]
             seen.update(following)
             pending += following
