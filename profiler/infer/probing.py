@@ -16,7 +16,7 @@ from profiler.infer.slice import OriginKind
 from profiler.model import ProbeHits
 
 MOST_INSTRUCTIONS = 450  # of one round: putting one probe on takes some 10 ms in an emulated guest
-MOST_RETURNS = 12
+MOST_RETURNS = 32
 _SPARE = 120  # instructions of a function that is looked into for the first time
 _FURTHER = 60  # behind a block that was not expected to run
 _NOT_SEEN = (OriginKind.CALL, OriginKind.MEMORY, OriginKind.UNKNOWN)
@@ -49,11 +49,12 @@ class Planner:
 
     def next(self, asked: Round, hits: ProbeHits, probed: Probed, path: Exact | None, errno: int) -> Round | None:
         """None where nothing more would be seen."""
+        if path is not None and not path.unseen and path.origin.kind not in _NOT_SEEN:
+            return None
         ran = self._ran(hits)
         fresh: Known = {}
-        if path is None or path.unseen or path.origin.kind in _NOT_SEEN:
-            self._look_into(fresh, ran, [*probed.passed, *(path.unseen if path is not None else ())])
-            self._look_into(fresh, ran, failing_functions(hits, errno))
+        self._look_into(fresh, ran, [*probed.passed, *(path.unseen if path is not None else ())])
+        self._look_into(fresh, ran, failing_functions(hits, errno))
         if path is None or path.origin.kind in _NOT_SEEN:
             for entry, blocks in ran.items():
                 fresh.setdefault(entry, set()).update(self._unexpected(entry, blocks, hits))
