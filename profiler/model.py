@@ -183,6 +183,7 @@ class LoadResult:
     comm: str
     stopped_by: str = "time"  # time, success, memory, error, signal; exit: a program that ended by itself with status 0
     message: str = ""
+    processes: list[int] = field(default_factory=list)  # of the load, seen while nothing was sampled
 
 
 @dataclass(frozen=True, slots=True)

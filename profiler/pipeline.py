@@ -13,7 +13,7 @@ from profiler.case import Case, find_kernel, no_samples, open_case, read_samples
 from profiler.conclude.analysis import Subject
 from profiler.debuginfo.vmlinux import Vmlinux
 from profiler.errors import MissingError, UsageError
-from profiler.evidence import AUTO, EXACT, GRAPH, PROBES, RECORDED, RUNGS, SAMPLES
+from profiler.evidence import AUTO, DECIDING, EXACT, GRAPH, PROBES, RECORDED, RUNGS, SAMPLES
 from profiler.ladder import Ladder
 from profiler.model import LOGGED_REGISTERS, Analysis, Effort, ExecutionLog, Kernel, PerfRecording, ProbeHits
 from profiler.parse import probe_hits
@@ -145,7 +145,7 @@ def _effort(
         entered = execution.address == execution.address[0]  # it begins with a call's first instruction
         calls = int(np.count_nonzero(entered & (rax == NUMBERS["x86_64"][subject.syscall])))
     return Effort(
-        evidence=sorted(used, reverse=True),
+        evidence=[rung for rung in DECIDING if rung in used],
         samples=len(data.samples.ip),
         seconds=manifest.seconds if SAMPLES in used else 0.0,
         calls=calls,

@@ -245,7 +245,7 @@ def _rows_of_load(subject: Subject, data: PerfRecording) -> NDArray[np.int64]:
     """Indices of the samples taken in the load's processes; all of them where the load is not known."""
     if subject.load is None or subject.load.pid <= 0:
         return np.arange(len(data.samples.ip))
-    pids = {subject.load.pid}
+    pids = {subject.load.pid, *subject.load.processes}
     grown = True
     while grown:
         children = {child for child, parent in data.parents.items() if parent in pids} - pids

@@ -70,6 +70,7 @@ class Capture:
         self._finish_phase("record", ENDS)
         result = self._stop(load, recording)
         self._check_lowered(rate_before)
+        result["processes"] = sorted(course.processes)
         self._collect(result)
         self._write_facts(event, version, course.sampled, result)
 

@@ -9,7 +9,7 @@ import os
 import time
 
 from profiler.errors import RecordError
-from profiler.record import progress
+from profiler.record import progress, threads
 from profiler.record.job import Job
 from profiler.record.load import Load
 from profiler.record.orders import Orders
@@ -19,6 +19,7 @@ from profiler.record.rate import WARM
 ENOUGH, REPLAYED = "enough", "replayed"  # the host's orders: files beside the job file
 
 TICK_SECONDS = 0.2
+BEGIN_SECONDS = 0.05  # that the load takes to name itself
 WARM_SECONDS, ALONE_SECONDS = 0.1, 0.2  # of the load alone, for its own rate; an emulator first translates its code
 BEGINS, ENDS = 0.1, 0.85  # share of the progress bar
 
@@ -29,6 +30,7 @@ class Course:
     def __init__(self, job: Job, load: Load, perf: PerfRecord | None, orders: Orders, directory: str) -> None:
         """`directory`: where the host's words appear, as empty files."""
         self.sampled = 0.0
+        self.processes: dict[int, None] = {}  # of the load, as far as they were seen
         self._job = job
         self._load = load
         self._perf = perf
@@ -38,17 +40,29 @@ class Course:
 
     def run(self) -> None:
         """Raises RecordError where perf ends before its time."""
+        self._resume()  # so that perf hears of the load's name and of the processes it begins with
         self._load.release()
+        time.sleep(BEGIN_SECONDS)
+        self._pause()
         self._load.rate.measure(WARM_SECONDS, WARM)
         self._load.rate.measure(ALONE_SECONDS)
         self._carry_out()
-        if self._perf is not None:
-            self._perf.resume()
+        self._resume()
         self._sample(self._looks[0] if self._looks else self._job.seconds)
         if self._job.replay_seconds and self._goes_on():
             self._replay()
         self._sample(self._job.seconds)
         self._wait()
+
+    def _pause(self) -> None:
+        if self._perf is not None:
+            self._perf.pause()
+
+    def _resume(self) -> None:
+        """Samples from now on. Of processes that were made meanwhile perf has not heard: they are noted here."""
+        self.processes.update(dict.fromkeys(threads.tree(self._load.pid)))
+        if self._perf is not None:
+            self._perf.resume()
 
     def _carry_out(self) -> None:
         while self._orders.waiting() and self._load.check():
@@ -59,8 +73,7 @@ class Course:
         """For orders, when there is nothing else to do."""
         if not self._job.orders_seconds or not self._goes_on():
             return
-        if self._perf is not None:
-            self._perf.pause()
+        self._pause()
         progress.say({"waiting": True})
         deadline = time.monotonic() + self._job.orders_seconds
         while time.monotonic() < deadline and self._goes_on():
@@ -80,9 +93,9 @@ class Course:
             self._look()
             if self._orders.waiting():
                 self._load.rate.end("samples")
-                self._perf.pause()
+                self._pause()
                 self._carry_out()
-                self._perf.resume()
+                self._resume()
                 self._load.rate.begin("samples")
                 started = time.monotonic() - self.sampled
         self._load.rate.end("samples")
@@ -98,8 +111,7 @@ class Course:
 
     def _replay(self) -> None:
         """Without the interrupts that sampling makes, which would be logged as well."""
-        if self._perf is not None:
-            self._perf.pause()
+        self._pause()
         progress.report(ENDS, "replay")
         progress.say({"replay": True})
         self._load.rate.begin("exact")
@@ -107,8 +119,7 @@ class Course:
         while time.monotonic() < deadline and self._goes_on() and not self._ordered(REPLAYED):
             time.sleep(TICK_SECONDS)
         self._load.rate.end("exact")
-        if self._perf is not None:
-            self._perf.resume()
+        self._resume()
 
     def _goes_on(self) -> bool:
         progress.check()

@@ -415,7 +415,7 @@ def test_a_disk_that_fills_during_a_report_keeps_the_one_before(kernel: Kernel, 
         shutil.copytree(SAMPLE, disk / "run")
         assert whyerrno("report", disk / "run").returncode == 0
         page = (disk / "run/report.html").read_bytes()
-        fill(disk, leave=100_000)
+        fill(disk, leave=300_000)
         names = sorted(path.name for path in (disk / "run").iterdir())
         done = whyerrno("report", disk / "run")
         assert_refused(done, 1, "no space left", "free some space")
