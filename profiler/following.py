@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from profiler import recording
 from profiler.errors import MissingError, ProfilerError, RecordError, TargetError, UsageError
-from profiler.evidence import EXACT, GRAPH, PROBES, SAMPLES
+from profiler.evidence import EXACT, GRAPH, PROBES, RECORDED, SAMPLES
 from profiler.model import ExecutionLog
 from profiler.parse import exec_log
 from profiler.request import Progress, RunRequest, errno_number, is_there
@@ -135,7 +135,7 @@ class Following:
 
     def job(self, session: Session) -> dict[str, Any]:
         request = self.request
-        goes_on = self._steps is not None and PROBES in self._taken
+        goes_on = self._steps is not None and (PROBES in self._taken or not self._taken & RECORDED)
         return {
             **load_fields(request, session),
             "seconds": request.seconds if SAMPLES in self._taken else 0,

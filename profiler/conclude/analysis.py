@@ -211,6 +211,8 @@ def _weigh(case: _Case, blank: Analysis, gathered: calltree.Gathered) -> Conclud
     entry = entry_symbol(subject.syscall, subject.kernel.arch)
     if code.symbol(entry) is None:
         return Concluded(replace(blank, reason=words.no_entry(subject.syscall, entry, subject.kernel.release)))
+    if not len(case.data.samples.ip) and _takes_no_samples(subject):
+        return Concluded(replace(blank, reason=words.NOTHING_SEEN, next_steps=[words.SEE_WHAT_RUNS]))
     if gathered.on_path < LEAST_SAMPLES:
         steps = ["record longer (--seconds) or more often (--frequency)", "check that the program repeats the call"]
         return Concluded(replace(blank, reason=words.too_few(subject.syscall, gathered.on_path), next_steps=steps))
@@ -218,6 +220,10 @@ def _weigh(case: _Case, blank: Analysis, gathered: calltree.Gathered) -> Conclud
     candidates = verdict.candidates(inference.solve(gathered.root))
     found = _assemble(blank, case, candidates, _sampled(blank.samples, candidates, time.monotonic() - started))
     return replace(found, ran=_functions_below(gathered.root))
+
+
+def _takes_no_samples(subject: Subject) -> bool:
+    return subject.manifest is not None and not subject.manifest.event
 
 
 def _functions_below(root: calltree.CallNode) -> list[int]:

@@ -15,6 +15,8 @@ from profiler.model import Branch, ErrorSite, LoadResult, Manifest
 PROFILE_ONLY = "a profile per source line; no system call and errno were named, so there is no verdict"
 NO_WHOLE_CALL = "the execution log holds no whole call that failed so: what it says is left out"
 NO_WHOLE_CALL_PROBED = "the probes saw no whole call that failed so: what they say is left out"
+NOTHING_SEEN = "nothing was taken that shows what ran: samples, probes or exact would name the place"
+SEE_WHAT_RUNS = "run again with what shows it: --evidence samples,probes, or leave the choice to auto"
 _WORTH_TELLING = 0.01  # of the call's samples
 NAME_THE_CALL = "import again with --syscall NAME --errno NAME for a verdict"
 
