@@ -18,7 +18,7 @@ from profiler.model import LOGGED_REGISTERS
 _COLUMN = {name: column for column, name in enumerate(LOGGED_REGISTERS)}
 _WORD = (1 << 64) - 1
 # Of a register that is not known: an address that no memory has, so that nothing seems to be read or written there.
-UNKNOWN = 0x0BAD_0000_0000_0000
+UNKNOWN = 0x0BAD_0000_0BAD_0000
 _WIDTHS = (32, 64)  # narrower results leave the rest of the register as it was
 _BY_FLAGS = (StepKind.SELECT, StepKind.FLAGS)
 _LEADS_AWAY = (EdgeKind.FAULT, EdgeKind.TRAP)

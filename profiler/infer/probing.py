@@ -60,7 +60,7 @@ class Planner:
                 fresh.setdefault(entry, set()).update(self._unexpected(entry, blocks, hits))
                 self._look_into(fresh, ran, self._fixups(entry, blocks))
         if path is not None:  # what has nothing to do with the value need not be seen again
-            matters = path.through | {node.entry for node in path.chain}
+            matters = path.through | {node.entry for node in path.chain} | _callers(probed, path.unseen)
             ran = {entry: blocks for entry, blocks in ran.items() if entry in matters}
         wanted = self._around(ran, {entry: blocks for entry, blocks in fresh.items() if blocks})
         return Round(wanted) if wanted - asked.instructions else None
@@ -137,6 +137,19 @@ class Planner:
             seen.update(following)
             pending += following
         return found
+
+
+def _callers(probed: Probed, callees: frozenset[int]) -> set[int]:
+    """The functions on the way to calls of `callees` that were not seen: without them these would be lost again."""
+    rows = {row for row, entry in probed.unseen.items() if entry in callees}
+    pending = [probed.frames_of(call) for call in probed.calls]
+    found: set[int] = set()
+    while pending:
+        frame = pending.pop()
+        if not rows.isdisjoint(frame.rows):
+            found.update(outer.entry for outer in frame.outwards())
+        pending += frame.children
+    return found
 
 
 def failing_functions(hits: ProbeHits, errno: int) -> list[int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from profiler.conclude import exactly
+from profiler.infer import between
 from profiler.infer.exact import Exact
 from profiler.infer.probing import MOST_RETURNS, Planner, Round, failing_functions
 from profiler.infer.slice import OriginKind
@@ -27,7 +28,7 @@ def planner(kernel: ToyKernel) -> Planner:
         found = kernel.owner_of(address)
         return found[1] if found is not None else None
 
-    return Planner(kernel.graph, function_of, kernel.instructions_of)
+    return Planner(kernel.graph, function_of, lambda block: between.points(block, kernel.executed))
 
 
 @dataclass
@@ -343,7 +344,8 @@ def test_first_come_the_likely_blocks_and_the_beginnings_of_what_follows_them() 
     wanted = planner(kernel).first({entry: {entry}})
     rare = kernel.at["__x64_sys_frob.rare"]
     behind = kernel.behind("__x64_sys_frob.jumps")
-    assert wanted.instructions == {entry, kernel.at["__x64_sys_frob.jumps"], rare, behind}
+    points = between.points(kernel.graph(entry).blocks[entry], kernel.executed)
+    assert wanted.instructions == {*points, rare, behind}
 
 
 def test_of_a_function_without_likely_blocks_the_beginning_is_probed() -> None:
