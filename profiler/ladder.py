@@ -67,11 +67,11 @@ class Ladder:
             return []
         entry = question(self._subject(0)).function
         order = {"do": "graph", "function": entry, "calls": _GRAPH_CALLS, "seconds": _GRAPH_SECONDS}
-        return [{**order, **self._functions_to_trace(entry)}]
+        return [{**order, **traced}] if (traced := self._functions_to_trace(entry)) is not None else []
 
-    def _functions_to_trace(self, entry: str) -> Step:
+    def _functions_to_trace(self, entry: str) -> Step | None:
         """Those that lead to places which can produce the errno; all, where the source is not at hand. To trace all
-        functions of a kernel takes seconds of patching in an emulated guest."""
+        functions of a kernel takes seconds of patching in an emulated guest. None where the kernel has no `entry`."""
         try:
             request = self._request
             modules = modules_for(request)
@@ -82,7 +82,7 @@ class Ladder:
                 functions, sites = trace_sites.chosen(vmlinux, {entry, *names})
         except ProfilerError:
             return {}
-        return {"functions": functions, "sites": sites} if entry in functions else {}
+        return {"functions": functions, "sites": sites} if entry in functions else None
 
     def case_of(self, directory: Path) -> Case | None:
         """The finished recording's case, with what the looks found out about the kernel's code; None where there was
@@ -122,7 +122,7 @@ class Ladder:
     # ---- probes ----
 
     def _first_probes(self, case: Case, concluded: Concluded) -> Step | None:
-        root = case.code.symbol(question(case.subject).function)
+        root = case.code.symbol(question(case.subject, case.code).function)
         if root is None:
             self._probing.is_over = True
             return None
@@ -142,7 +142,7 @@ class Ladder:
             return None
         hits = probe_hits.read(answer.file("json").read_bytes(), answer.file("bin").read_bytes())
         probing.hits.append(hits)
-        asked = question(case.subject)
+        asked = question(case.subject, case.code)
         seen = exactly.see(hits, asked, case.code)
         path = seen.paths[0] if seen.paths else None
         following = self._planner(case).next(probing.asked[-1], seen.hits, seen.probed, path, asked.errno)

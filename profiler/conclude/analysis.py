@@ -188,7 +188,7 @@ def _seen(
     case: _Case, sampled: calltree.CallNode, execution: ExecutionLog | None, probes: Sequence[ProbeHits]
 ) -> tuple[exactly.Answer, EvidenceNote] | None:
     """What was seen as it ran: an execution log has every instruction, probes those of some functions."""
-    asked, code = question(case.subject), case.code
+    asked, code = question(case.subject, case.code), case.code
     answer = exactly.locate(execution, asked, code, sampled) if execution is not None else None
     if answer is not None:
         return answer, exactly.says(answer)
@@ -208,7 +208,7 @@ def _weigh(case: _Case, blank: Analysis, gathered: calltree.Gathered) -> Conclud
         return Concluded(
             replace(blank, reason=reason, next_steps=modules.remedy(unread, subject.kernel, subject.manifest))
         )
-    entry = entry_symbol(subject.syscall, subject.kernel.arch)
+    entry = entry_function(subject, code)
     if code.symbol(entry) is None:
         return Concluded(replace(blank, reason=words.no_entry(subject.syscall, entry, subject.kernel.release)))
     if not len(case.data.samples.ip) and _takes_no_samples(subject):
@@ -235,14 +235,14 @@ def _functions_below(root: calltree.CallNode) -> list[int]:
     return list(found)
 
 
-def question(subject: Subject) -> exactly.Question:
-    """What is looked for in what was seen as it ran."""
+def question(subject: Subject, code: KernelCode | None = None) -> exactly.Question:
+    """What is looked for in what was seen as it ran; with the kernel's code, in the function it has for the call."""
     arch = subject.kernel.arch
     return exactly.Question(
         arch=arch,
         number=NUMBERS.get(arch, {}).get(subject.syscall, -1),
         errno=subject.errno_number,
-        function=entry_symbol(subject.syscall, arch),
+        function=entry_function(subject, code) if code is not None else entry_symbol(subject.syscall, arch),
         offset=subject.kaslr_offset,
     )
 
@@ -313,6 +313,18 @@ def _blank(subject: Subject, counts: SampleCounts, warnings: list[str]) -> Analy
     )
 
 
+def entry_function(subject: Subject, code: KernelCode) -> str:
+    """The system call's function; of a call that this kernel does not have the one that dispatches to all of them,
+    where there is one (arch/x86/entry/syscall_64.c)."""
+    entry = entry_symbol(subject.syscall, subject.kernel.arch)
+    if code.symbol(entry) is None and code.symbol(_DISPATCHER) is not None:
+        return _DISPATCHER
+    return entry
+
+
+_DISPATCHER = "x64_sys_call"
+
+
 def entry_symbol(syscall: str, arch: str) -> str:
     """`__x64_sys_bind`"""
     return architecture_of(arch or "x86_64").conventions.syscall_prefix + ENTRY_NAMES.get(syscall, syscall)
@@ -323,14 +335,15 @@ def _gather(case: _Case) -> calltree.Gathered:
     kernel_rows = case.rows[samples.in_kernel[case.rows]]
     chain = samples.chain - np.uint64(offset) if offset else samples.chain
     chains = calltree.unique_chains(samples.chain_start, chain, kernel_rows)
-    entry = code.symbol(entry_symbol(case.subject.syscall, case.subject.kernel.arch))
+    function = entry_function(case.subject, code)
+    entry = code.symbol(function)
     if entry is None or code.function_at(entry) is None:
         return calltree.Gathered(calltree.CallNode(0, "", None, None), 0, len(kernel_rows), 0)
     symbols = calltree.Symbols(code.owner_of, code.graph)
     if not any(len(chain) > 1 for chain, _ in chains):
         addresses, counts = np.unique(case.addresses(), return_counts=True)
         return calltree.gather_flat(dict(zip(addresses.tolist(), counts.tolist(), strict=True)), entry, symbols)
-    return calltree.gather(chains, entry, DISPATCHERS, symbols)
+    return calltree.gather(chains, entry, DISPATCHERS - {function}, symbols)
 
 
 def _assemble(blank: Analysis, case: _Case, candidates: list[verdict.Located], evidence: EvidenceNote) -> Concluded:

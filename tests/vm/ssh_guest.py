@@ -67,5 +67,5 @@ def _start(booted: Guest, drivers: list[str]) -> None:
         "echo 'sshd:x:100:65534::/run/sshd:/bin/false' >>/etc/passwd && mkdir -p /run/sshd && "
         f"chmod 600 {FILES}/host_key && chmod 644 {FILES}/user_key.pub && {PROGRAM} -f {FILES}/config"
     )
-    done = booted.run(["sh", "-c", script], timeout=120)
+    done = booted.run(["sh", "-c", script], timeout=300)
     assert done.exit_code == 0, done.output

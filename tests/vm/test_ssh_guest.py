@@ -51,11 +51,11 @@ def nothing_is_left(reached: Reached, config: None) -> Iterator[None]:
 
 
 def state(reached: Reached) -> str:
-    return reached.guest.run(["sh", "-c", STATE], timeout=120).output
+    return reached.guest.run(["sh", "-c", STATE], timeout=300).output
 
 
 def in_guest(reached: Reached, script: str) -> str:
-    done = reached.guest.run(["sh", "-c", script], timeout=120)
+    done = reached.guest.run(["sh", "-c", script], timeout=300)
     assert done.exit_code == 0, done.output
     return done.output
 
