@@ -113,9 +113,13 @@ class Ladder:
         return self._values(case, concluded) or ENOUGH
 
     def _is_sure(self, concluded: Concluded, look: Look) -> bool:
-        """Samples alone are not, where what runs can be seen exactly in less time than they took."""
+        """Samples alone are not, where what runs can be seen exactly in less time than they took. Of what was seen so,
+        more of the same makes nobody surer."""
         analysis = concluded.analysis
-        if analysis.conclusion is not Conclusion.NAMED or analysis.confidence < self._request.confidence:
+        executed = concluded.best is not None and concluded.best.is_executed
+        if analysis.conclusion is not Conclusion.NAMED:
+            return False
+        if analysis.confidence < self._request.confidence and not executed:
             return False
         return self._probing.is_over or look.execution is not None
 
