@@ -30,7 +30,7 @@ from profiler.infer import graph_difference, landmarks, telling_apart
 from profiler.model import GraphComparison, Kernel, LoadResult, SourceCandidate
 from profiler.parse import function_graph
 from profiler.parse.function_graph_types import CallTree
-from profiler.request import Progress, RunRequest, check, errno_number
+from profiler.request import Progress, RunRequest, check, errno_number, modules_for
 from profiler.target import Session, open_target
 
 ARCH = "x86_64"  # of every target there is so far
@@ -175,7 +175,7 @@ def conclude(
     failing, succeeding = read_trace(directory, 0, entry), read_trace(directory, 1, entry)
     if failing is None or not failing.trees:
         raise _nothing_recorded(entry, failing)
-    told = _tell(run, failing, succeeding, recording.read_load(directory))
+    told = tell(run.errno, failing, recording.read_load(directory), succeeding)
     comparison = graph_difference.compare(
         graph_difference.undisturbed(told.failing)[: request.calls],
         graph_difference.undisturbed(told.succeeding)[: request.calls],
@@ -192,21 +192,30 @@ def conclude(
         return result
     progress("looking through the source", None)
     try:
-        return _crossed_out(result, kernel, _modules(run), failing, told.failing)
+        return _crossed_out(result, kernel, modules_for(run), failing, told.failing)
     except MissingError as error:
         return replace(result, warnings=[*warnings, f"no places in the source are crossed out: {error}"])
 
 
-def _tell(run: RunRequest, failing: Trace, succeeding: Trace | None, load: LoadResult) -> telling_apart.Told[CallTree]:
+def tell(
+    errno: str, failing: Trace, load: LoadResult | None, succeeding: Trace | None = None
+) -> telling_apart.Told[CallTree]:
     """Which calls are of which side. The scenario's successes come from a trace of their own."""
-    errno = errno_number(run.errno)
-    counted = sum(load.results.values())
-    share = load.results.get(run.errno, 0) / counted if counted else None
-    told = telling_apart.tell_apart(failing.trees, errno, share)
+    results = load.results if load is not None else {}
+    counted = sum(results.values())
+    share = results.get(errno, 0) / counted if counted else None
+    told = telling_apart.tell_apart(failing.trees, errno_number(errno), share)
     if succeeding is None:
         return told
-    others = telling_apart.tell_apart(succeeding.trees, errno, 0.0)
+    others = telling_apart.tell_apart(succeeding.trees, errno_number(errno), 0.0)
     return replace(told, succeeding=others.succeeding)
+
+
+def ran_in(trace: Trace, failing: Sequence[CallTree], vmlinux: Vmlinux) -> landmarks.Traced:
+    """What the failing calls of a trace called, and what it would have shown if they had."""
+    limited_to = frozenset(trace.report.get("limited_to", []))
+    known = traceable(vmlinux)
+    return landmarks.traced(failing, known & limited_to if limited_to else known, complete=trace.complete)
 
 
 def _crossed_out(
@@ -221,17 +230,10 @@ def _crossed_out(
     config = (
         read_config(kernel.config.read_text(errors="replace")) if kernel.config and kernel.config.is_file() else None
     )
-    limited_to = frozenset(trace.report.get("limited_to", []))
-    known = traceable(vmlinux)
-    ran = landmarks.traced(failing, known & limited_to if limited_to else known, complete=trace.complete)
     candidates = graph_candidates.cross_out(
-        listed.candidates, ran, code, Sources(SourceTree(kernel.source), config).flow
+        listed.candidates, ran_in(trace, failing, vmlinux), code, Sources(SourceTree(kernel.source), config).flow
     )
     return replace(result, candidates=candidates, cut=listed.cut)
-
-
-def _modules(run: RunRequest) -> list[str]:
-    return [*run.modules, *(SCENARIOS[run.scenario].modules if run.scenario else ())]
 
 
 def _nothing_recorded(entry: str, trace: Trace | None) -> RecordError:

@@ -16,11 +16,10 @@ from profiler.conclude.analysis import Concluded, entry_symbol
 from profiler.conclude.crossing_out import Ran, cross_out, of_addresses
 from profiler.conclude.operands_logged import passes, probed
 from profiler.conclude.sources import Sources
-from profiler.debuginfo.traceable import traceable
 from profiler.errors import ProfilerError
 from profiler.evidence import EXACT, GRAPH, LOG, MAN, PROBES, RUNGS, SAMPLES, SOURCE
-from profiler.graph_rung import Trace, read_trace
-from profiler.infer import graph_difference, landmarks, telling_apart
+from profiler.graph_rung import Trace, ran_in, read_trace, tell
+from profiler.infer import graph_difference
 from profiler.model import (
     Analysis,
     Conclusion,
@@ -33,6 +32,7 @@ from profiler.model import (
     SourceCandidate,
 )
 from profiler.parse import kernel_log as log_text
+from profiler.parse.function_graph import CallTree
 from profiler.request import Progress
 
 
@@ -152,7 +152,7 @@ def _add_log(ladder: _Ladder, directory: Path) -> None:
 @dataclass(frozen=True, slots=True)
 class _Traced:
     trace: Trace
-    failing: list[object]
+    failing: list[CallTree]
 
 
 def _add_graph(ladder: _Ladder, recorded: Recorded) -> _Traced | None:
@@ -166,10 +166,7 @@ def _add_graph(ladder: _Ladder, recorded: Recorded) -> _Traced | None:
         return None
     if trace is None or not trace.trees:
         return None
-    results = analysis.load.results if analysis.load is not None else {}
-    counted = sum(results.values())
-    share = results.get(analysis.errno, 0) / counted if counted else None
-    told = telling_apart.tell_apart(trace.trees, analysis.errno_number, share)
+    told = tell(analysis.errno, trace, analysis.load)
     if not told.failing:
         ladder.notes[GRAPH] = EvidenceNote(GRAPH, "no call that failed so is in the trace", 0, 0.0)
         return None
@@ -221,13 +218,7 @@ def _modules_of(case: Case, concluded: Concluded) -> set[str]:
 
 
 def _without_what_graph_excludes(found: list[SourceCandidate], case: Case, traced: _Traced) -> list[SourceCandidate]:
-    limited = frozenset(traced.trace.report.get("limited_to", []))
-    known = traceable(case.code.vmlinux)
-    ran = landmarks.traced(
-        traced.failing,  # type: ignore[arg-type]
-        known & limited if limited else known,
-        complete=traced.trace.complete,
-    )
+    ran = ran_in(traced.trace, traced.failing, case.code.vmlinux)
     flow = Sources(case.source, case.config).flow
     return graph_candidates.cross_out(found, ran, case.code, flow)
 

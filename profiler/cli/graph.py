@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from profiler.cli.names import TARGET_HELP, complete_errno, complete_scenario, complete_syscall, complete_target
+from profiler.cli.load_options import the_call_and_where, what_the_program_needs
+from profiler.cli.names import complete_scenario
 from profiler.cli.output import json_option, print_json
 from profiler.cli.progress import show_progress
 from profiler.cli.root import Settings, common_options
@@ -30,9 +31,7 @@ Examples:
 )
 @click.argument("scenario", required=False, shell_complete=complete_scenario)
 @click.argument("program", nargs=-1, type=click.UNPROCESSED, metavar="[-- PROGRAM [ARGS]...]")
-@click.option("--syscall", metavar="NAME", shell_complete=complete_syscall, help="The call that PROGRAM repeats.")
-@click.option("--errno", metavar="NAME", shell_complete=complete_errno, help="The errno it fails with.")
-@click.option("-t", "--target", default="local", show_default=True, shell_complete=complete_target, help=TARGET_HELP)
+@the_call_and_where
 @click.option(
     "--calls",
     type=click.IntRange(1, 10_000),
@@ -47,20 +46,7 @@ Examples:
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Directory to keep the raw traces and graph.json in."
 )
-@click.option(
-    "--file",
-    "files",
-    multiple=True,
-    type=click.Path(exists=True, path_type=Path),
-    help="A file that PROGRAM needs on the target; repeatable.",
-)
-@click.option(
-    "--module",
-    "modules",
-    multiple=True,
-    metavar="NAME",
-    help="A kernel module that the guest is to load first, with those it needs; repeatable.",
-)
+@what_the_program_needs
 @json_option
 @common_options
 @click.pass_context

@@ -7,14 +7,11 @@ from pathlib import Path
 import click
 
 from profiler import evidence as kinds
+from profiler.cli.load_options import the_call_and_where, what_the_program_needs
 from profiler.cli.names import (
-    TARGET_HELP,
     check_errno,
     check_syscall,
-    complete_errno,
     complete_scenario,
-    complete_syscall,
-    complete_target,
     default_output,
     find_scenario,
 )
@@ -38,9 +35,7 @@ Examples:
     + EXIT_STATUS
 )
 @click.option("--scenario", metavar="NAME", shell_complete=complete_scenario, help="A load of the project's own.")
-@click.option("--syscall", metavar="NAME", shell_complete=complete_syscall, help="The call that PROGRAM repeats.")
-@click.option("--errno", metavar="NAME", shell_complete=complete_errno, help="The errno it fails with.")
-@click.option("-t", "--target", default="local", show_default=True, shell_complete=complete_target, help=TARGET_HELP)
+@the_call_and_where
 @click.option(
     "-o",
     "--output",
@@ -84,20 +79,7 @@ Examples:
     show_default=True,
     help="perf event; auto takes cycles with the best precision there is, else cpu-clock.",
 )
-@click.option(
-    "--file",
-    "files",
-    multiple=True,
-    type=click.Path(exists=True, path_type=Path),
-    help="A file that PROGRAM needs on the target; repeatable.",
-)
-@click.option(
-    "--module",
-    "modules",
-    multiple=True,
-    metavar="NAME",
-    help="A kernel module that the guest is to load first, with those it needs; repeatable.",
-)
+@what_the_program_needs
 @click.option("--force", is_flag=True, help="Replace the output directory if it exists.")
 @click.option("--report/--no-report", default=True, show_default=True, help="Write report.html and the PNGs.")
 @json_option
