@@ -23,7 +23,7 @@ from profiler.explain import source_half
 from profiler.following import ENOUGH, Answer, Look, Step
 from profiler.infer import between
 from profiler.infer.probing import Planner, Round
-from profiler.model import Conclusion, ErrorSite, Kernel, KernelId, LoadResult, ProbeHits
+from profiler.model import Conclusion, Kernel, KernelId, LoadResult, ProbeHits
 from profiler.parse import probe_hits
 from profiler.request import RunRequest, errno_number, modules_for
 
@@ -59,7 +59,6 @@ class Ladder:
         self._code_digest = b""
         self._probing = _Probing(is_over=PROBES not in taken)
         self._has_values = False
-        self._site: tuple[ErrorSite | None, int | None] | None = None
 
     def orders(self) -> list[dict[str, Any]]:
         """What is to be done before anything is sampled."""
@@ -100,6 +99,8 @@ class Ladder:
             return None
 
     def _next_step(self, look: Look) -> Step | None:
+        if look.answer is not None and look.answer.word == "operands":
+            return ENOUGH  # they are asked for when all else is decided
         case = self._opened(look)
         if look.answer is not None and look.answer.word == PROBES:
             step = self._after_probes(case, look.answer)
