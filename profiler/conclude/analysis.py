@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from profiler import __version__
 from profiler.conclude import annotate, exactly, modules, places, words
+from profiler.conclude.confidence import confidence_of
 from profiler.conclude.places import Source
 from profiler.conclude.source_walk import SourceVerdict, walk_source
 from profiler.conclude.sources import Sources, condition_text, whole_outcome
@@ -55,7 +56,6 @@ DISPATCHERS = {"do_syscall_64", "x64_sys_call", "do_syscall_x64", "invoke_syscal
 LEAST_OTHERS = 0.01  # share of calls that end in another way, from which on the user is told
 LEAST_SAMPLES = 50  # below this no path is named
 LEAST_CONFIDENCE = 0.8  # below this the verdict is inconclusive
-MOST_CONFIDENCE = 0.99  # what is not modelled is never less likely than one in a hundred
 _CANDIDATES_SHOWN = 25
 _FUNCTIONS_PROFILED = 10
 
@@ -356,7 +356,7 @@ def _assemble(blank: Analysis, case: _Case, candidates: list[verdict.Located], e
     sources = Sources(case.source, case.config)
     found = walk_source(code, sources.flow, best, decision, (subject.errno, subject.errno_number))
     site, branch = _in_source(code, best, decision, found, sources)
-    confidence = _confidence(best, decision, found)
+    confidence = confidence_of(best, decision, found)
     if branch is not None and branch.file.endswith(".S") and decision is not None and decision.kind != "fault":
         confidence *= 0.5  # what the entry code leaves in memory others may overwrite: they decide, by not doing so
     bare = modules.without_lines(best, decision, code)
@@ -417,42 +417,6 @@ def _in_source(
     if text is not None and 0 < site.line <= len(text):
         site = replace(site, text=text[site.line - 1].strip())
     return site, branch
-
-
-# The most that samples alone are worth by what the source says of them: its condition lies on the deciding jump's
-# lines, or does not (32 of 33 were right), or nothing in it explains them (6 of 8); of 308 calls on four kernels
-# (tests/bench/accuracy).
-_IN_SOURCE = {True: MOST_CONFIDENCE, False: 0.94, None: 0.85}
-
-# The most that what was seen as it ran is worth where the source's condition is not on the deciding jump's lines: the
-# jump is right, the condition in the source was in 20 of 21 (tests/bench/accuracy).
-_ELSEWHERE = 0.94
-
-# What a value of unseen origin is worth: its place is shown, but not named.
-_UNSEEN = (OriginKind.MEMORY, OriginKind.UNKNOWN, OriginKind.ARGUMENT, OriginKind.CALL)
-
-
-def _confidence(best: verdict.Located, decision: Decision | None, found: SourceVerdict | None) -> float:
-    """How sure site and branch are, in machine code and in source.
-
-    Halved where nothing was seen to decide, or where the origin is no constant; less so where the source still shows
-    one, as in a member that was set and is read back.
-    """
-    undecided = 0.9 if best.is_executed else 0.5
-    confidence = min(MOST_CONFIDENCE, best.probability * (decision.probability if decision is not None else undecided))
-    if found is not None:
-        confidence *= found.probability
-    if decision is not None and decision.by_pointer and not best.is_executed:
-        confidence *= 0.7
-    if not best.is_executed:
-        confidence = min(confidence, _IN_SOURCE[found.agrees if found is not None else None])
-    elif found is not None and not found.agrees:
-        confidence = min(confidence, _ELSEWHERE)
-    if best.origin.kind in _UNSEEN and not best.is_executed:
-        confidence *= 0.5 if found is None else 0.75
-    if best.origin.kind == OriginKind.CALL and best.is_executed:
-        confidence *= 0.5  # made in a function that no probe could be set on
-    return confidence
 
 
 def _unexplained(best: verdict.Located) -> int:

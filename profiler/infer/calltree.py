@@ -188,6 +188,8 @@ def _frames(chain: tuple[int, ...], symbols: Symbols) -> list[_Frame] | None:
     for depth, address in enumerate(chain):
         # A return address may be the first byte behind a function that ends in a call.
         symbol = symbols.function_at(address if exact else address - 1)
+        if symbol is None and exact and depth + 1 < len(chain):
+            symbol = _faulting(address, chain[depth + 1], symbols)
         if symbol is None:
             return None
         name, start, _ = symbol
@@ -197,6 +199,21 @@ def _frames(chain: tuple[int, ...], symbols: Symbols) -> list[_Frame] | None:
         elif not (depth == 0 and name.startswith(THUNKS)):
             frames.append((address, start, name))
     return frames[::-1]
+
+
+def _faulting(address: int, return_address: int, symbols: Symbols) -> tuple[str, int, int] | None:
+    """The function called there, where `address`, of no symbol, is code that a fault in it leads to: its graph has
+    that code (of `__get_user_4`, for one, it is shared with others and begins at a local label)."""
+    caller = symbols.function_at(return_address - 1)
+    if caller is None:
+        return None
+    blocks = symbols.graph(caller[1]).blocks.values()
+    callee = next((block.call.target for block in blocks if block.call and block.end == return_address), None)
+    found = symbols.function_at(callee) if callee is not None else None
+    if found is None or found[1] != callee:
+        return None
+    inside = any(block.start <= address < block.end for block in symbols.graph(callee).blocks.values())
+    return found if inside else None
 
 
 def _nameless(chain: tuple[int, ...], entry: int, dispatchers: set[str], symbols: Symbols) -> list[int]:
@@ -239,7 +256,8 @@ def _restore_tail_calls(node: CallNode, symbols: Symbols) -> None:
         expected = _expected(node, return_address, child, symbols)
         if expected is None or expected == entry:
             continue
-        jumps = _tail_route(expected, entry, symbols)
+        jumper = node.children.get((return_address, expected))
+        jumps = _tail_route(expected, entry, symbols, jumper.own if jumper is not None else ())
         if jumps is None:
             continue
         del node.children[return_address, entry]
@@ -265,14 +283,15 @@ def _expected(node: CallNode, return_address: int | None, child: CallNode, symbo
     return next((s.entry for s in siblings if _tail_route(s.entry, child.entry, symbols)), None)
 
 
-def _tail_route(start: int, goal: int, symbols: Symbols) -> list[tuple[int, int]] | None:
-    """Tail jumps (jump, function) that lead from one function to another, the fewest; None where none do."""
+def _tail_route(start: int, goal: int, symbols: Symbols, seen_at: Iterable[int] = ()) -> list[tuple[int, int]] | None:
+    """Tail jumps (jump, function) that lead from one function to another, the fewest; None where none do. Of several
+    to the same function one that was certainly taken: `seen_at` are addresses at which the first function was seen."""
     routes: list[tuple[int, list[tuple[int, int]]]] = [(start, [])]
     seen = {start}
     for _ in range(_MOST_TAIL_CALLS):
         longer: list[tuple[int, list[tuple[int, int]]]] = []
         for function, route in routes:
-            for jump, target in tail_jumps(function, symbols):
+            for jump, target in _certain_first(tail_jumps(function, symbols), function, symbols, seen_at):
                 if target is None or target == goal:
                     return [*route, (jump, goal)]
                 if target not in seen:
@@ -280,6 +299,17 @@ def _tail_route(start: int, goal: int, symbols: Symbols) -> list[tuple[int, int]
                     longer.append((target, [*route, (jump, target)]))
         routes = longer
     return None
+
+
+def _certain_first(
+    jumps: list[tuple[int, int | None]], function: int, symbols: Symbols, seen_at: Iterable[int]
+) -> list[tuple[int, int | None]]:
+    """Those first that end a block in which the function was seen, and which leads nowhere else."""
+    if len(jumps) < 2 or not seen_at:
+        return jumps
+    ends = [block for block in symbols.graph(function).blocks.values() if block.call and not block.edges]
+    taken = {b.call.address for b in ends if b.call and any(b.start <= address < b.end for address in seen_at)}
+    return sorted(jumps, key=lambda jump: (jump[1] is None, jump[0] not in taken))
 
 
 def tail_jumps(function: int, symbols: Symbols) -> list[tuple[int, int | None]]:

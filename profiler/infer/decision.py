@@ -72,6 +72,20 @@ def last_choice(levels: Sequence[Level]) -> Decision | None:
     return None
 
 
+def breaks(levels: Sequence[Level], decision: Decision | None) -> list[tuple[int, int]]:
+    """(depth, block) where a walk, from the deciding branch on, goes on at a block that this one does not lead to:
+    what lies between was not seen, and may have decided."""
+    first, start = (decision.depth, decision.before) if decision is not None else (0, None)
+    found = []
+    for depth, level in enumerate(levels[first:], first):
+        starts = [node[0][0] for node in level.walk]
+        since = len(starts) - 1 - starts[::-1].index(start) if depth == first and start in starts else 0
+        for index in range(since, min(level.limit, len(starts) - 1)):
+            if starts[index + 1] not in {edge.target for edge in level.block(index).edges}:
+                found.append((depth, starts[index]))
+    return found
+
+
 def _last_in(level: Level) -> Decision | None:
     if level.fault is not None:
         return Decision(0, level.fault, None, "fault", 1.0, level.walk[-1][0][0], None)

@@ -18,6 +18,7 @@ from profiler.infer import between
 from profiler.infer.calltree import THUNKS, Symbols
 from profiler.infer.dataflow import holds
 from profiler.infer.execution import RAX, RSP, Decode, Frame, LoggedCall
+from profiler.infer.slice import signed32
 from profiler.model import LOGGED_REGISTERS, ExecutionLog, ProbeHits
 
 _MOST_REFUSED = 16  # instructions in a row that no probe could be set on
@@ -142,6 +143,8 @@ class _Builder:
         """What the call returned; None where it is not whole."""
         row = len(self.rows.address) - 1
         hit, last = self.rows.hit[row], self.decode(self.rows.address[row])
+        if last is not None and self._returns(last) and self._returns_to_unseen_end(hit, errno):
+            return -errno
         frame: Frame | None = self.top
         while frame is not None and frame.tail:
             frame = frame.parent
@@ -157,6 +160,14 @@ class _Builder:
             self.rows.hit.append(hit)
             return -errno
         return None
+
+    def _returns_to_unseen_end(self, hit: int, errno: int) -> bool:
+        """Whether the errno is returned to a function that refuses probes and goes on in place of the outermost one:
+        it hands the errno on, as far as can be known."""
+        if len(self.stack) != 1 or self.stack[0].following != _NOT_SEEN or self.stack[0].passed not in self.refused:
+            return False
+        value = int(self.registers[hit, RAX])
+        return self._rsp(hit) == self.top.return_slot and signed32(value) == -errno
 
     def _go_on(self, before: int, hit: int) -> None:
         """From one hit to the next."""
@@ -256,6 +267,8 @@ class _Builder:
             opened = self.stack.pop()
             self._end(opened.frame, before)
             return self._enter(opened.following, opened.passed, hit)
+        if not returns and goal == entry and self._rsp(hit) < self.top.return_slot:  # the one jumped to calls it
+            return self._enter(_NOT_SEEN, self._target(step, before), hit)
         return self._elsewhere(before, hit)
 
     def _replace_top(self, hit: int) -> None:

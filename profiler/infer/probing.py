@@ -1,4 +1,4 @@
-"""Which instructions to probe, round after round, until the errno's origin is seen.
+"""Which instructions to probe, round after round, until the errno's origin, and what decided, is seen.
 
 The first round probes what is likely to have run, and what lies behind its branches; each further one what ran, and
 what the round before saw control leave to: blocks without probes, functions that were called and not looked into.
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from profiler.graph import Block, EdgeKind, FunctionGraph
+from profiler.infer.decision import breaks, last_choice
 from profiler.infer.exact import Exact
 from profiler.infer.probed import Probed
 from profiler.infer.slice import OriginKind
@@ -49,10 +50,11 @@ class Planner:
 
     def next(self, asked: Round, hits: ProbeHits, probed: Probed, path: Exact | None, errno: int) -> Round | None:
         """None where nothing more would be seen."""
-        if path is not None and not path.unseen and path.origin.kind not in _NOT_SEEN:
+        torn = self._torn(path) if path is not None else set()
+        if path is not None and not path.unseen and path.origin.kind not in _NOT_SEEN and not torn:
             return None
         ran = self._ran(hits)
-        fresh: Known = {}
+        fresh: Known = {entry: self._unexpected(entry, ran[entry], hits) for entry in torn & ran.keys()}
         self._look_into(fresh, ran, [*probed.passed, *(path.unseen if path is not None else ())])
         self._look_into(fresh, ran, failing_functions(hits, errno))
         if path is None or path.origin.kind in _NOT_SEEN:
@@ -64,6 +66,10 @@ class Planner:
             ran = {entry: blocks for entry, blocks in ran.items() if entry in matters}
         wanted = self._around(ran, {entry: blocks for entry, blocks in fresh.items() if blocks})
         return Round(wanted) if wanted - asked.instructions else None
+
+    def _torn(self, path: Exact) -> set[int]:
+        """Functions in which the branch that decided may lie where there were no probes."""
+        return {path.chain[depth].entry for depth, _ in breaks(path.levels, last_choice(path.levels))}
 
     def _look_into(self, fresh: Known, ran: Known, entries: Iterable[int]) -> None:
         for entry in entries:

@@ -37,6 +37,7 @@ serve() {
   exec 3<>"/dev/$1"
   printf '\036ready %s\n' "$(uname -r)" >&3
   while read -r number script <&3; do
+    [ -n "$number" ] || continue
     echo "$script" | base64 -d >"/run/command-$1"
     printf '\036begin %s\n' "$number" >&3
     sh "/run/command-$1" </dev/null >&3 2>&1

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from profiler.conclude.analysis import LEAST_SAMPLES, MOST_CONFIDENCE, conclude, entry_symbol
+from profiler.conclude.analysis import LEAST_SAMPLES, conclude, entry_symbol
+from profiler.conclude.confidence import MOST_CONFIDENCE
 from profiler.model import Analysis, Conclusion, LoadResult, SourceLocation
 from tests.unit.toy_kernel import FILE, TEXT, ToyKernel
 from tests.unit.toy_recording import LOAD, LOAD_PID, OTHER_PID, ToySource, manifest, recorded, subject

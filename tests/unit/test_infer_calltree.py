@@ -137,6 +137,56 @@ def test_a_chain_with_an_address_of_no_symbol_is_counted_as_unknown() -> None:
     assert (found.on_path, found.outside, found.unknown) == (0, 0, 2)
 
 
+FAULTING = ToyKernel(
+    """
+    __x64_sys_frob:
+    .call:
+        call get_user
+        ret
+    get_user:
+        cmp rax, rdx
+    .refuses:
+        jae bad_get_user
+    .load:
+        mov edx, [rax]
+        ret
+    local_label:
+        nop
+    .goes_on:
+        jmp bad_get_user
+    bad_get_user:
+        mov rax, -14
+        ret
+    """,
+    fixups={"get_user.load": "local_label"},
+)
+
+
+def faulting(*names: str) -> CallNode:
+    """The tree of samples in a kernel whose fixup of a fault bears no symbol, as __get_user_4()'s on 5.10."""
+    at = FAULTING.at
+    hidden = range(at["local_label"], at["bad_get_user"])
+    known = Symbols(lambda address: None if address in hidden else FAULTING.owner_of(address), FAULTING.graph)
+    chains = [((at[name], FAULTING.behind("__x64_sys_frob.call")), 1) for name in names]
+    return gather(sorted(chains), at["__x64_sys_frob"], set(), known).root
+
+
+def test_code_of_no_symbol_belongs_to_the_callee_whose_faults_lead_there() -> None:
+    (found,) = faulting("local_label", "get_user").children.values()
+    assert (found.name, found.own.total()) == ("get_user", 2)
+
+
+@pytest.mark.parametrize(
+    ("sampled", "jump"), [(["local_label"], "local_label.goes_on"), (["get_user"], "get_user.refuses"), ([], "")]
+)
+def test_of_two_jumps_to_a_function_that_which_was_certainly_taken_led_there(sampled: list[str], jump: str) -> None:
+    """The one behind the fault where its code ran; else the first."""
+    (found,) = faulting("bad_get_user", *sampled).children.values()
+    (child,) = found.children.values()
+    assert (found.name, child.name) == ("get_user", "bad_get_user")
+    assert child.tail_from == FAULTING.at[jump or "get_user.refuses"]
+
+
 def test_an_interrupt_on_top_belongs_to_what_it_interrupted() -> None:
     """Frames inwards of the interrupt's entry are dropped, and the interrupted instruction counts."""
     interrupt = (AT["tick"], BEHIND("asm_sysvec_apic_timer_interrupt.call"))

@@ -245,6 +245,45 @@ def test_a_tail_jump_to_where_no_probe_is_counts_as_failed_and_names_where_it_le
     assert found.path.unseen == {found.kernel.at["handler"]}
 
 
+WRAPPED = """
+    __x64_sys_frob:
+        nop
+    .leaves:
+        jmp body
+    body:
+        push rbx
+        call work
+        pop rbx
+        ret
+    work:
+        nop
+    .bad:
+        mov rax, -22
+        ret
+"""
+
+
+def test_a_body_that_refuses_probes_is_passed_where_its_callee_returns_the_errno_at_the_very_end() -> None:
+    """As __do_sys_wait4() of 6.12, which is notrace: __x64_sys_wait4() jumps to it, and it calls kernel_wait4()."""
+    body = [label for label in toy(WRAPPED).at if label.startswith("body")]
+    found = Put(WRAPPED, [SYSCALL, "work"], refuse=body)
+    (call,) = found.probed.calls
+    assert call.result == -EINVAL
+    assert found.origin == ("work.bad", OriginKind.CONSTANT)
+    assert found.chain == [SYSCALL, "work"]
+    assert found.probed.passed == {found.kernel.at["body"]}
+
+
+def test_a_body_that_merely_has_no_probes_may_have_returned_something_else() -> None:
+    assert Put(WRAPPED, [SYSCALL, "work"]).probed.calls == []
+
+
+def test_a_body_whose_callee_returned_something_else_is_not_passed() -> None:
+    made = WRAPPED.replace("call work", "call work\n        mov rax, -22").replace(".bad:\n        mov rax, -22", "")
+    body = [label for label in toy(made).at if label.startswith("body")]
+    assert Put(made, [SYSCALL, "work"], refuse=body).probed.calls == []
+
+
 def test_a_tail_jump_of_a_callee_to_where_no_probe_is_comes_back_behind_its_call() -> None:
     found = Put(
         """

@@ -9,6 +9,7 @@ import pytest
 
 from profiler.conclude import exactly
 from profiler.infer import between
+from profiler.infer.decision import breaks, last_choice
 from profiler.infer.exact import Exact
 from profiler.infer.probing import MOST_RETURNS, Planner, Round, failing_functions
 from profiler.infer.slice import OriginKind
@@ -303,6 +304,50 @@ def test_where_everything_is_seen_at_once_there_is_no_second_round() -> None:
     found = Rounds(kernel, (9, 0)).run(Round(instructions(kernel, [SYSCALL, "check"])))
     assert len(found.asked) == 1
     assert found.path.origin == found.true.origin
+
+
+SHARED_END = """
+    __x64_sys_frob:
+        cmp [rdi], 9
+        je .bad
+        cmp [rdi+8], 1
+        je .fine
+    .middle:
+        nop
+        cmp [rdi+16], 3
+    .decides:
+        je .fine
+    .bad:
+        mov rax, -22
+        ret
+    .fine:
+        xor eax, eax
+        ret
+"""
+
+
+def test_a_walk_with_a_hole_is_looked_into_though_the_errnos_origin_was_seen() -> None:
+    """As of __set_cpus_allowed_ptr_locked() on 6.12, where three conditions lead to one errno: the samples named the
+    wrong one of them, and the first round had no probes where the true one lies."""
+    kernel = toy(SHARED_END)
+    at = kernel.at
+    guessed = planner(kernel).first({at[SYSCALL]: {at[SYSCALL], at["__x64_sys_frob.bad"]}})
+    found = Rounds(kernel, (5, 5, 5)).run(guessed)
+    assert found.seen[0].paths[0].origin == found.true.origin
+    assert breaks(found.seen[0].paths[0].levels, last_choice(found.seen[0].paths[0].levels))
+    decision = last_choice(found.path.levels)
+    assert decision is not None
+    assert decision.address == at["__x64_sys_frob.decides"]
+    assert breaks(found.path.levels, decision) == []
+
+
+def test_a_hole_that_refuses_probes_stays_one() -> None:
+    kernel = toy(SHARED_END)
+    at = kernel.at
+    middle, bad, fine = (at[f"__x64_sys_frob.{label}"] for label in ("middle", "bad", "fine"))
+    refused = {*range(middle, bad), *range(fine, fine + 8)}
+    found = Rounds(kernel, (5, 5, 5), refused=frozenset(refused)).run()
+    assert [depth for depth, _ in breaks(found.path.levels, last_choice(found.path.levels))] == [0]
 
 
 def test_instructions_that_refuse_probes_are_asked_for_but_once() -> None:
