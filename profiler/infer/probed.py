@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from profiler.graph import Control, Executed, Memory
+from profiler.graph import Control, Executed, Memory, Step, StepKind
 from profiler.infer import between
 from profiler.infer.calltree import THUNKS, Symbols
 from profiler.infer.dataflow import holds
@@ -66,10 +66,10 @@ def put_together(hits: ProbeHits, root: int, errno: int, decode: Decode, symbols
     unseen: dict[int, int | None] = {}
     passed: set[int] = set()
     for of_call in _calls(hits, root):
-        builder = _Builder(hits, rows, decode, symbols, unseen, passed, offset)
+        builder = _Builder(hits, rows, decode, symbols, unseen, passed, offset, errno)
         first = len(rows.address)
         top = builder.build(of_call)
-        result = builder.result(errno)
+        result = builder.result()
         if result is not None:
             calls.append(LoggedCall(np.arange(first, len(rows.address)), result))
             frames[first] = top
@@ -115,8 +115,9 @@ class _Builder:
         unseen: dict[int, int | None],
         passed: set[int],
         offset: int,
+        errno: int,
     ) -> None:
-        self.offset = offset
+        self.offset, self.errno = offset, errno
         self.address = hits.address
         self.attached = hits.attached
         self.registers = hits.registers
@@ -139,12 +140,12 @@ class _Builder:
                 break
         return root
 
-    def result(self, errno: int) -> int | None:
+    def result(self) -> int | None:
         """What the call returned; None where it is not whole."""
         row = len(self.rows.address) - 1
         hit, last = self.rows.hit[row], self.decode(self.rows.address[row])
-        if last is not None and self._returns(last) and self._returns_to_unseen_end(hit, errno):
-            return -errno
+        if last is not None and self._returns(last) and self._returns_to_unseen_end(hit):
+            return -self.errno
         frame: Frame | None = self.top
         while frame is not None and frame.tail:
             frame = frame.parent
@@ -158,16 +159,30 @@ class _Builder:
             target = self.unseen[row] = self._target(last, hit)
             self.rows.address.append(target or 0)  # where the value is found again, for it to be followed from
             self.rows.hit.append(hit)
-            return -errno
+            return -self.errno
         return None
 
-    def _returns_to_unseen_end(self, hit: int, errno: int) -> bool:
+    def _returns_to_unseen_end(self, hit: int) -> bool:
         """Whether the errno is returned to a function that refuses probes and goes on in place of the outermost one:
         it hands the errno on, as far as can be known."""
-        if len(self.stack) != 1 or self.stack[0].following != _NOT_SEEN or self.stack[0].passed not in self.refused:
+        if len(self.stack) != 1 or self.stack[0].following != _NOT_SEEN or not self._hands_on(self.stack[0].passed):
             return False
-        value = int(self.registers[hit, RAX])
-        return self._rsp(hit) == self.top.return_slot and signed32(value) == -errno
+        return self._rsp(hit) == self.top.return_slot and signed32(int(self.registers[hit, RAX])) == -self.errno
+
+    def _hands_on(self, passed: int | None) -> bool:
+        """Whether a function without hits, given that it returns the errno which its callee returned, has it from
+        there: it refuses probes, so that no further round sees more, and its own code does not have that errno (that of
+        __do_sys_bpf() has EPERM, as what it asks for a capability does)."""
+        if passed is None or passed not in self.refused:
+            return False
+        try:
+            blocks = self.symbols.graph(passed).blocks.values()
+        except LookupError:
+            return False
+        return not any(self._makes_errno(step) for block in blocks for step in block.steps)
+
+    def _makes_errno(self, step: Step) -> bool:
+        return step.kind == StepKind.FLAGS or (step.kind == StepKind.CONST and signed32(step.value) == -self.errno)
 
     def _go_on(self, before: int, hit: int) -> None:
         """From one hit to the next."""
@@ -281,10 +296,9 @@ class _Builder:
         self._emit(entry, hit)
 
     def _is_handed_on(self, passed: int, before: int, hit: int) -> bool:
-        """Whether a function without hits returned what the one returned that it called, as far as can be known: it may
-        have made the same again, which the next round sees, unless it refuses probes."""
+        """Whether a function without hits returned what the one returned that it called, as far as can be known."""
         same = self.registers[before, RAX] == self.registers[hit, RAX]
-        return bool(same) and passed in self.refused
+        return bool(same) and self._hands_on(passed)
 
     def _elsewhere(self, before: int, hit: int) -> None:
         """To where nothing that was seen leads: into a function that code without probes calls, or back out of one."""

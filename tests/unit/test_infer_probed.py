@@ -278,6 +278,20 @@ def test_a_body_that_merely_has_no_probes_may_have_returned_something_else() -> 
     assert Put(WRAPPED, [SYSCALL, "work"]).probed.calls == []
 
 
+def test_a_body_that_has_the_same_errno_of_its_own_is_not_passed() -> None:
+    """As __do_sys_bpf() on 5.10: of EPERM it is not known whether its own is returned, or its callee's."""
+    made = WRAPPED.replace("call work", "call work\n        mov rax, -22")
+    body = [label for label in toy(made).at if label.startswith("body")]
+    assert Put(made, [SYSCALL, "work"], refuse=body).probed.calls == []
+
+
+def test_a_function_between_that_has_the_same_errno_of_its_own_is_where_it_may_come_from() -> None:
+    made = NESTED.replace("xor eax, eax\n    .out:", "mov eax, -22\n    .out:")
+    outer = [label for label in toy(made).at if label.startswith("outer")]
+    found = Put(made, [SYSCALL, "inner"], refuse=outer)
+    assert found.path.unseen == {found.kernel.at["outer"]}
+
+
 def test_a_body_whose_callee_returned_something_else_is_not_passed() -> None:
     made = WRAPPED.replace("call work", "call work\n        mov rax, -22").replace(".bad:\n        mov rax, -22", "")
     body = [label for label in toy(made).at if label.startswith("body")]
