@@ -74,6 +74,7 @@ def _tabulate(parsed: argparse.Namespace) -> int:
     rows.sort(key=lambda row: row.order)
     with contextlib.suppress(BrokenPipeError):
         print(tables.text(rows))
+    out.mkdir(parents=True, exist_ok=True)
     (out / "accuracy.json").write_text(json.dumps([row.to_json() for row in rows], indent=1) + "\n")
     curve.draw(rows, out / "reliability.png")
     print(f"wrote {out / 'accuracy.json'} and {out / 'reliability.png'}")
