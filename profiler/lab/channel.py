@@ -10,7 +10,6 @@ NUMBER carries a random token, so that a command's own output cannot pass for th
 from __future__ import annotations
 
 import base64
-import contextlib
 import secrets
 import select
 import socket
@@ -101,18 +100,8 @@ class Channel:
                 raise ChannelSilent
             if not select.select([self._socket], [], [], min(left, 1.0))[0]:
                 check()
-                self._poke()
                 continue
             self._buffer += self._receive()
-
-    def _poke(self) -> None:
-        """An empty line, which the guest passes over.
-
-        An emulated port now and then (twice in some thousands of commands on a busy machine) keeps the end of an
-        answer, for minutes, until the next command comes in: an interrupt was lost. Any byte is a new one.
-        """
-        with contextlib.suppress(OSError):  # a full buffer needs no more; a closed one is seen when it is read
-            self._socket.send(b"\n")
 
     def _receive(self) -> bytes:
         try:

@@ -37,12 +37,14 @@ serve() {
   exec 3<>"/dev/$1"
   printf '\036ready %s\n' "$(uname -r)" >&3
   while read -r number script <&3; do
-    [ -n "$number" ] || continue
     echo "$script" | base64 -d >"/run/command-$1"
     printf '\036begin %s\n' "$number" >&3
     sh "/run/command-$1" </dev/null >&3 2>&1
     printf '\036end %s %s\n' "$number" "$?" >&3
   done
 }
+# Not by this process: it is sent SIGCHLD whenever an orphan ends, and busybox's `read` then begins its line anew and
+# forgets what it had of it, that is, a command.
 serve ttyS2 &
-serve ttyS1
+serve ttyS1 &
+wait

@@ -20,6 +20,7 @@ import pytest
 from profiler import lab
 from profiler.errors import TargetError
 from profiler.lab import guest, leftovers, qemu
+from profiler.lab.channel import Channel
 from profiler.model import Kernel
 from profiler.target import Session, open_target
 from tests.vm.kernels import VERSIONS, kernel_of
@@ -104,6 +105,22 @@ def test_an_argument_reaches_the_program_as_it_is(session: Session) -> None:
 def test_a_command_longer_than_a_terminal_line_works(session: Session) -> None:
     long = "x" * 20_000
     assert session.run(["printf", "%s", long], timeout=60).output == long
+
+
+def test_a_command_arrives_whole_while_orphans_end(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their end is told to the first process, here while a command is on its way, in pieces as on a busy machine."""
+    send = Channel._send
+
+    def send_in_pieces(self: Channel, data: bytes, deadline: float) -> None:
+        for start in range(0, len(data), 16):
+            send(self, data[start : start + 16], deadline)
+            time.sleep(0.02)
+
+    orphans = "(for number in $(seq 100); do (sleep 0.05 &); done) >/dev/null 2>&1 &"
+    assert session.run(["sh", "-c", orphans], timeout=60).exit_code == 0
+    monkeypatch.setattr(Channel, "_send", send_in_pieces)
+    for number in range(5):
+        assert session.run(["echo", str(number)], timeout=20).output == f"{number}\n"
 
 
 def test_a_program_brings_its_libraries_and_a_directory_its_files(session: Session) -> None:
