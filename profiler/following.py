@@ -234,7 +234,7 @@ class Following:
             return True
         self._waits_for_answer = True
         order = self._partial / "order.json"
-        order.write_text(json.dumps(step))
+        order.write_text(json.dumps(step) + "\n")
         session.put(order, f"order-{self._ordered}.json")
         order.unlink()
         self._ordered += 1

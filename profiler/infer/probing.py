@@ -54,18 +54,19 @@ class Planner:
         if path is not None and not path.unseen and path.origin.kind not in _NOT_SEEN and not torn:
             return None
         ran = self._ran(hits)
+        failing = failing_functions(hits, errno)
         fresh: Known = {entry: self._unexpected(entry, ran[entry], hits) for entry in torn & ran.keys()}
         self._look_into(fresh, ran, [*probed.passed, *(path.unseen if path is not None else ())])
-        self._look_into(fresh, ran, failing_functions(hits, errno))
+        self._look_into(fresh, ran, failing)
         if path is None or path.origin.kind in _NOT_SEEN:
             for entry, blocks in ran.items():
                 fresh.setdefault(entry, set()).update(self._unexpected(entry, blocks, hits))
                 self._look_into(fresh, ran, self._fixups(entry, blocks))
         if path is not None:  # what has nothing to do with the value need not be seen again
-            matters = path.through | {node.entry for node in path.chain} | _callers(probed, path.unseen)
+            matters = path.through | {node.entry for node in path.chain} | _callers(probed, path.unseen) | {*failing}
             ran = {entry: blocks for entry, blocks in ran.items() if entry in matters}
         wanted = self._around(ran, {entry: blocks for entry, blocks in fresh.items() if blocks})
-        return Round(wanted) if wanted - asked.instructions else None
+        return Round(wanted, frozenset(failing)) if wanted - asked.instructions else None
 
     def _torn(self, path: Exact) -> set[int]:
         """Functions in which the branch that decided may lie where there were no probes."""

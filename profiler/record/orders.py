@@ -1,5 +1,5 @@
 """What is asked of the recorder while the load runs: by the job file, then by files `order-0.json`, `order-1.json`, ...
-that the host puts beside it.
+that the host puts beside it, each a line of JSON.
 
     {"do": "graph", "function": "__x64_sys_bind", "calls": 32}
     {"do": "probes", "probes": [{"address": 18446744071579242496}], "seconds": 0.3}
@@ -11,7 +11,6 @@ problem ends the order alone, not the recording.
 """
 
 import json
-import os
 import time
 
 from profiler.errors import MissingError, ProfilerError
@@ -44,7 +43,7 @@ class Orders:
         self._number = 0
 
     def waiting(self) -> bool:
-        return bool(self._given) or os.path.exists(self._path())
+        return bool(self._given) or self._has_come()
 
     def carry_out(self) -> None:
         """Carries out the one that waits, and says how it went."""
@@ -78,6 +77,14 @@ class Orders:
         with open(path, "rb") as file:
             order: dict[str, object] = json.load(file)
         return order
+
+    def _has_come(self) -> bool:
+        """A file is there before all of it is: an order is complete with the newline that ends it."""
+        try:
+            with open(self._path(), "rb") as file:
+                return file.read().endswith(b"\n")
+        except FileNotFoundError:
+            return False
 
     def _path(self) -> str:
         return f"{self._directory}/order-{self._files}.json"

@@ -87,7 +87,7 @@ class Recording:
 
     def put(self, number: int, order: Any) -> None:
         text = order if isinstance(order, str) else json.dumps(order)
-        (self.directory / f"order-{number}.json").write_text(text)
+        (self.directory / f"order-{number}.json").write_text(f"{text}\n")
 
     def run(self, *, sampled: bool = False) -> Course:
         perf = FakePerf(self.events) if sampled else None
@@ -117,6 +117,16 @@ def test_orders_are_numbered_as_they_come_those_of_the_job_first(
         (1, "probes"),
         (2, "operands"),
     ]
+
+
+def test_an_order_that_is_still_being_written_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The target unpacks it: a long one was seen cut at 47,609 characters."""
+    made = Recording(tmp_path, monkeypatch)
+    for text in ("", '{"do": "pro', '{"do": "probes"}'):
+        (tmp_path / "order-0.json").write_text(text)
+        assert not made.orders.waiting()
+    made.put(0, {"do": "probes"})
+    assert made.orders.waiting()
 
 
 def test_an_answer_says_what_the_module_says_and_how_long_it_took(
