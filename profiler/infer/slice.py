@@ -228,9 +228,12 @@ class Slicer:
 
     def resolve(self, blocks: list[Block], state: State) -> set[State]:
         """What a state behind the last of `blocks`, a walk given first to last, turns out to be at its start."""
+        certain = self.certain
         states: set[State] = {state}
         for block in reversed(blocks):
-            states = {found for state in states for found, _ in self.certain.through(block, state)}
+            if not any(isinstance(state, Held) for state in states):
+                break  # walks seen as they ran are thousands of blocks long
+            states = {found for state in states for found, _ in certain.through(block, state)}
         return {self._before(s, blocks[0].start) if isinstance(s, Held) else s for s in states}
 
     def _before(self, held: Held, start: int) -> Origin:
