@@ -99,7 +99,7 @@ def main(job: str, out: str, times: int, seconds: float, seed: int) -> None:
         time.sleep(moment)
         alone = number % 2 == 0
         for victim in [pid, *([] if alone else guardians(pid))]:
-            with contextlib.suppress(ProcessLookupError):  # not a guardian, but a helper on its way to a program
+            with contextlib.suppress(ProcessLookupError):  # a child may have ended since it was listed
                 os.kill(victim, signal.SIGKILL)
         os.waitpid(pid, 0)
         problems = journal.undo_leftovers()
