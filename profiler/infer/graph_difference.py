@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 from profiler.model import GraphComparison, GraphLine
 
 _LONGEST_REPEAT = 6  # callees in a row that a loop calls again and again
+_SEVERAL = 3  # calls: what one or two have in common may be chance
 _ALWAYS, _NEVER = 0.9, 0.1  # shares of calls: the rest took a detour, or was interrupted
 
 
@@ -106,8 +107,9 @@ def merge(failing: Iterable[Tree], succeeding: Iterable[Tree]) -> Merged | None:
 
 
 def undisturbed(trees: Sequence[TreeType]) -> list[TreeType]:
-    """Those that no interrupt came into; all where it came into every one."""
-    return [tree for tree in trees if not tree.interrupted] or list(trees)
+    """Those that no interrupt came into, if they are several; else all. An emulated CPU is interrupted in most calls."""
+    found = [tree for tree in trees if not tree.interrupted]
+    return found if len(found) >= min(_SEVERAL, len(trees)) else list(trees)
 
 
 def shape_of(tree: Tree) -> _Shape:

@@ -93,12 +93,18 @@ def test_a_detour_of_one_call_is_no_divergence() -> None:
     assert [line.note for line in found.lines if line.function == "cond_resched"] == ["in 1 of 20 failing"]
 
 
-def test_calls_that_an_interrupt_came_into_are_left_out_where_others_are_there() -> None:
+def test_calls_that_an_interrupt_came_into_are_left_out_where_several_others_are_there() -> None:
     disturbed = tree("f\n  irq_enter_rcu\n  tick", interrupted=True)
-    found = compare([disturbed, tree("f\n  a")], [disturbed], "")
-    assert (found.failing_calls, found.succeeding_calls) == (1, 1)
+    found = compare([disturbed, *[tree("f\n  a")] * 3], [disturbed], "")
+    assert (found.failing_calls, found.succeeding_calls) == (3, 1)
     assert {line.function for line in found.lines if line.failing} == {"f", "a"}
     assert {line.function for line in found.lines if line.succeeding} == {"f", "irq_enter_rcu", "tick"}
+
+
+def test_one_call_that_no_interrupt_came_into_does_not_stand_for_all() -> None:
+    disturbed = tree("f\n  b\n  irq_enter_rcu\n  tick", interrupted=True)
+    found = compare([tree("f\n  a")], [*[disturbed] * 9, tree("f\n  b")], "")
+    assert (found.failing_calls, found.succeeding_calls) == (1, 10)
 
 
 def test_return_values_are_shown_for_each_side() -> None:
