@@ -203,7 +203,8 @@ def _add_source(ladder: _Ladder, case: Case, recorded: Recorded, traced: _Traced
         if rung in ladder.notes and count:
             ladder.notes[rung] = replace(ladder.notes[rung], excluded=count)
     walked = ladder.notes.get(SOURCE)
-    says = f"{len(found)} places in the source can return {analysis.errno}, {sum(excluded.values())} of them are out"
+    says = f"{len(found)} places in the source can return {analysis.errno}"
+    says += f", other rungs cross out {sum(excluded.values())} of them" if any(excluded.values()) else ""
     says += f"; {listed.cut}" if listed.cut else ""
     says += f"; {walked.says}" if walked is not None else ""
     ladder.notes[SOURCE] = EvidenceNote(SOURCE, says, 0, round(time.monotonic() - started, 3))

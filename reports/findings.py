@@ -84,6 +84,13 @@ def branch_values(branch: Branch | None) -> str:
     return prose(branch.values) if branch is not None else ""
 
 
+def operands(branch: Branch) -> list[tuple[str, str]]:
+    """(expression, value) of what was captured at the branch; nothing where that is one and the condition shows it."""
+    if len(branch.operands) == 1 and branch_values(branch):
+        return []
+    return [(prose(operand.expression), prose(operand.value)) for operand in branch.operands]
+
+
 def lost_share(analysis: Analysis) -> float:
     """Lost samples as a share of all that the kernel tried to write, 0 to 1."""
     counts = analysis.samples

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from profiler.model import Analysis, EvidenceNote, LogLine, Meaning, Operand, RungState, SourceCandidate
+from profiler.model import Analysis, EvidenceNote, LogLine, Meaning, RungState, SourceCandidate
 from reports.visible import count, counted, percent, place, prose, visible
 
 # The rungs, the cheapest first, as they are called where they are read.
@@ -90,14 +90,6 @@ def disagreements(analysis: Analysis) -> list[str]:
     """`Two rungs disagree. Probes: ...`, once each."""
     said = [(note, prose(note.disagrees)) for note in rungs(analysis) if note.disagrees]
     return list(dict.fromkeys(f"Two rungs disagree. {word(note.source).capitalize()}: {text}" for note, text in said))
-
-
-# ---- operands ----
-
-
-def operands(known: Sequence[Operand]) -> list[tuple[str, str]]:
-    """(expression, value) of what was captured at the branch."""
-    return [(prose(operand.expression), prose(operand.value)) for operand in known]
 
 
 # ---- the manual ----

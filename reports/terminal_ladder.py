@@ -25,7 +25,7 @@ def values(branch: Branch) -> Facts:
     facts: Facts = []
     if said := findings.branch_values(branch):
         facts.append(("values", [(said, "bold magenta")]))
-    operands = ladder.operands(branch.operands)
+    operands = findings.operands(branch)
     if operands:
         listed = ", ".join(f"{expression} = {value}" for expression, value in operands)
         facts.append(("" if facts else "values", [(listed, "" if not facts else "dim")]))

@@ -356,7 +356,8 @@ def _values(planned: Plan, values: Mapping[str, str]) -> str:
     for place, what in sorted(inserted, key=lambda one: (one[0], one[1] != ")")):
         made += text[at:place] + what
         at = place
-    return (made + text[at : condition.end]).strip()
+    whole = text[condition.start : condition.end].strip()
+    return f"{whole} = {words[whole]}" if whole in words else (made + text[at : condition.end]).strip()
 
 
 def _constants_in_words(planned: Plan) -> dict[str, str]:

@@ -71,7 +71,8 @@ class _Cuts:
         if self.pointers:
             named = sorted(self.pointers)
             shown = ", ".join(named[:4]) + (f" and {len(named) - 4} more" if len(named) > 4 else "")
-            parts.append(f"{len(named)} function pointers lead to more than {MOST_TARGETS} functions each ({shown})")
+            lead = "1 function pointer leads" if len(named) == 1 else f"{len(named)} function pointers lead"
+            parts.append(f"{lead} to more than {MOST_TARGETS} functions{' each' * (len(named) > 1)} ({shown})")
         return "; ".join(parts)
 
 

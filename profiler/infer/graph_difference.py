@@ -107,7 +107,7 @@ def merge(failing: Iterable[Tree], succeeding: Iterable[Tree]) -> Merged | None:
 
 
 def undisturbed(trees: Sequence[TreeType]) -> list[TreeType]:
-    """Those that no interrupt came into, if they are several; else all. An emulated CPU is interrupted in most calls."""
+    """Those that no interrupt came into, if they are several; else all. Under emulation most calls are interrupted."""
     found = [tree for tree in trees if not tree.interrupted]
     return found if len(found) >= min(_SEVERAL, len(trees)) else list(trees)
 

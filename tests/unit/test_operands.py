@@ -236,6 +236,12 @@ def test_the_result_of_a_call_is_told_only_of_that_function() -> None:
     assert values(Toy(text), "!h(x)", True, rax=0)[0] == {}
 
 
+@pytest.mark.parametrize(("condition", "said"), [("g(x)", "g(x) = 1"), ("g(x) && y", "g(x) (1) && y")])
+def test_a_condition_that_is_one_operand_is_said_to_have_its_value(condition: str, said: str) -> None:
+    text = function("call g", "test eax, eax", "jne .bad") + "\ng:\n    ret ; 9"
+    assert values(Toy(text), condition, True, rax=1)[1] == said
+
+
 def test_flags_are_shown_in_hexadecimal_and_pointers_as_null() -> None:
     named = {"f": {"flags": Variable(Register("rdi"), INT), "p": Variable(Register("rsi"), POINTER)}}
     code = Toy(function("cmp eax, 7", "jne .bad"), named)

@@ -12,7 +12,17 @@ import pytest
 from rich.console import Console
 
 from profiler.evidence import RUNGS
-from profiler.model import Analysis, Branch, Conclusion, EvidenceNote, GraphComparison, GraphLine, Meaning, RungState
+from profiler.model import (
+    Analysis,
+    Branch,
+    Conclusion,
+    EvidenceNote,
+    GraphComparison,
+    GraphLine,
+    Meaning,
+    Operand,
+    RungState,
+)
 from reports import findings, html, ladder, terminal, walk
 from tests.unit import sample_analysis as samples
 from tests.unit.test_reports_html import Page
@@ -270,3 +280,11 @@ def test_analyses_of_earlier_versions_still_render(path: Path) -> None:
         assert re.search(rf"^{note.source} +\S", text, re.MULTILINE)
     assert findings.headline(analysis) in words
     assert not any(heading in text for heading in ("Places in the source", "Kernel log", "Function graph", "manual "))
+
+
+def test_an_operand_that_the_condition_shows_is_not_listed_again() -> None:
+    branch = Branch("f", "f.c", 3, "", "g(x)", True, [], [Operand("g(x)", "1", 1)], "g(x) = 1")
+    assert findings.operands(branch) == []
+    assert findings.operands(dataclasses.replace(branch, values="")) == [("g(x)", "1")]
+    both = [Operand("cur", "16", 16), Operand("limit", "0", 0)]
+    assert findings.operands(dataclasses.replace(branch, operands=both)) == [("cur", "16"), ("limit", "0")]

@@ -297,7 +297,7 @@ def test_what_is_left_out_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     listed = candidates(sources(tmp_path, {"net/tie.c": ENTRY + body}), "tie", "EINVAL", most=1)
     assert len(listed.candidates) == 1
     assert "only the 1 nearest places are listed" in listed.cut
-    assert "1 function pointers lead to more than 1 functions each (sock_kind->tie)" in listed.cut
+    assert "1 function pointer leads to more than 1 functions (sock_kind->tie)" in listed.cut
     monkeypatch.setattr(source_candidates, "DEEPEST", 1)
     deep = candidates(sources(tmp_path, {"net/tie.c": ENTRY + body}), "tie", "EINVAL")
     assert [c.site.function for c in deep.candidates] == ["do_tie"]
