@@ -37,7 +37,8 @@ while time.monotonic() < end:
 
 
 def record(path: Path, seconds: float, *options: str) -> None:
-    command = ["perf", "record", "-q", "-a", "-e", "cpu-clock", "-F", "49999", "-m", "1024", *options, "-o", str(path)]
+    sampling = ["-N", "-a", "-e", "cpu-clock", "-F", "49999", "-m", "1024"]
+    command = ["perf", "record", "-q", *sampling, *options, "-o", str(path)]
     load = [sys.executable, "-c", LOAD.format(seconds=seconds)]
     subprocess.run([*command, "--", *load], env=ENVIRONMENT, check=True, stderr=subprocess.DEVNULL)
 

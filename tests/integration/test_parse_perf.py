@@ -26,7 +26,7 @@ def perf(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[bytes]:
 
 def record(cwd: Path, *options: str) -> Path:
     """perf.data in `cwd`, of the load above."""
-    done = perf("record", "-q", "-F", "2000", *options, "-o", "perf.data", "--", *LOAD, cwd=cwd)
+    done = perf("record", "-q", "-N", "-F", "2000", *options, "-o", "perf.data", "--", *LOAD, cwd=cwd)
     require(done.returncode == 0, f"perf record {' '.join(options)} does not work here: {done.stderr.decode()[-300:]}")
     return cwd / "perf.data"
 
@@ -81,7 +81,22 @@ def test_pipe_gives_the_same(tmp_path: Path) -> None:
     require(shutil.which("perf"), "perf is not installed (package linux-perf)")
     path = tmp_path / "perf.data"
     with path.open("wb") as output:
-        command = ["perf", "record", "-q", "-a", "-g", "-F", "2000", "-e", "cpu-clock", "-e", "task-clock", "-o", "-"]
+        command = [
+            "perf",
+            "record",
+            "-q",
+            "-N",
+            "-a",
+            "-g",
+            "-F",
+            "2000",
+            "-e",
+            "cpu-clock",
+            "-e",
+            "task-clock",
+            "-o",
+            "-",
+        ]
         done = subprocess.run(
             [*command, "--", *LOAD], stdout=output, stderr=subprocess.PIPE, env=ENVIRONMENT, check=False, timeout=120
         )
@@ -106,7 +121,7 @@ def test_killed_recorder_leaves_what_salvage_reads(tmp_path: Path) -> None:
     """SIGKILL while perf records: the file's data size is still 0."""
     require(shutil.which("perf"), "perf is not installed (package linux-perf)")
     path = tmp_path / "perf.data"
-    command = ["perf", "record", "-q", "-a", "-e", "cpu-clock", "-F", "5000", "-m", "8", "-o", str(path)]
+    command = ["perf", "record", "-q", "-N", "-a", "-e", "cpu-clock", "-F", "5000", "-m", "8", "-o", str(path)]
     recorder = subprocess.Popen([*command, "--", "sleep", "1"], env=ENVIRONMENT, stderr=subprocess.PIPE)
     try:
         with pytest.raises(subprocess.TimeoutExpired):
@@ -141,7 +156,7 @@ def test_perf_annotate_of_a_program_of_our_own(tmp_path: Path) -> None:
     source = "int main(void) { volatile int x = 0; for (int i = 0; i < 200000000; i++) x += i; return 0; }\n"
     (tmp_path / "loop.c").write_text(source)
     subprocess.run(["cc", "-g", "-O1", "-o", "loop", "loop.c"], cwd=tmp_path, check=True)
-    done = perf("record", "-q", "-e", "cpu-clock", "-F", "999", "-o", "perf.data", "./loop", cwd=tmp_path)
+    done = perf("record", "-q", "-N", "-e", "cpu-clock", "-F", "999", "-o", "perf.data", "./loop", cwd=tmp_path)
     require(done.returncode == 0, f"perf record does not work here: {done.stderr.decode()[-300:]}")
     text = perf("annotate", "--stdio", "-l", "-n", "-i", "perf.data", "main", cwd=tmp_path)
     annotation = perf_annotate.read(text.stdout.splitlines(keepends=True))
